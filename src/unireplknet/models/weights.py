@@ -7,10 +7,12 @@ model (branch order, larger kernels, other class counts and input channels) or s
 The names of the released files are known from the authors' class; the files themselves were not at hand.
 """
 
+import copy
 import json
 import logging
 import pickle
 import re
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -18,9 +20,9 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
-from timm.models import adapt_input_conv, clean_state_dict, load_state_dict
+from timm.models import adapt_input_conv, load_state_dict
 from torch import Tensor
 
 from unireplknet.nn.blocks import DilatedReparamConv
@@ -194,24 +196,26 @@ def read_state(path: str | Path, use_ema: bool = True) -> tuple[State, dict[str,
         if path.suffix == ".safetensors":
             with safe_open(path, "pt") as file:
                 metadata = file.metadata() or {}
-        state: Any = load_state_dict(str(path), use_ema=use_ema)
-    except (RuntimeError, EOFError, OSError, SafetensorError, pickle.UnpicklingError, KeyError) as e:
-        reason = (
-            str(e).partition("\n")[0].removesuffix(" If this checkpoint is trusted, retry with weights_only=False.")
-        )
-        if "weights_only" in reason:
-            reason = "it holds Python objects other than tensors, which could run code, and was not loaded"
-        raise WeightsError(f"{path} is damaged or not a weights file: {reason}") from e
-    return _only_tensors(path, state), metadata
-
-
-def _only_tensors(path: Path, state: Any) -> State:
-    if not isinstance(state, Mapping) or not state:
-        raise WeightsError(f"{path} holds a {type(state).__name__}, expected a dict of tensors")
+        with warnings.catch_warnings(action="ignore"):  # remarks on odd pickles, which are refused below
+            state = load_state_dict(str(path), use_ema=use_ema)
+    except Exception as e:  # what is no checkpoint can fail anywhere in the unpickler
+        raise WeightsError(f"{path} {_why_unreadable(e)}") from e
+    if not state:
+        raise WeightsError(f"{path} holds no tensors")
     for key, value in state.items():
         if not isinstance(value, Tensor):
             raise WeightsError(f"{path}: {key} is a {type(value).__name__}, expected a tensor")
-    return clean_state_dict(dict(state))
+    return state, metadata
+
+
+def _why_unreadable(error: Exception) -> str:
+    cause = error.__cause__ or error
+    if code := re.search(r"GLOBAL (\S+)", str(cause)):
+        return f"holds {code[1]}, which could run code, and was not loaded: expected plain tensors"
+    if isinstance(error, AttributeError):
+        return "holds no dict of tensors by name"
+    reason = "torch.save did not write it" if isinstance(cause, pickle.UnpicklingError) else str(cause)
+    return f"is damaged or not a weights file: {reason.partition(chr(10))[0] or type(cause).__name__}"
 
 
 def fit_state(state: State, pairs: Pairs | None, model: "UniRepLKNet") -> State:
@@ -332,15 +336,18 @@ def load_weights(model: "UniRepLKNet", source: str | Path, use_ema: bool = True)
         state, pairs = from_released(state)
     elif _BRANCHES in metadata:
         pairs = json.loads(metadata[_BRANCHES])
-    if is_merged(state):
-        model.reparameterize()
-    elif model.merged:
+    merged = is_merged(state)
+    if model.merged and not merged:
         raise WeightsError(f"{path} is in training form and the model is merged: load before reparameterize()")
+    # Merging a copy first leaves the model as it is if the file does not fit.
+    target = copy.deepcopy(model).reparameterize() if merged else model
     try:
-        state = fit_state(state, pairs, model)
-        _check_fit(state, model.state_dict())
+        state = fit_state(state, pairs, target)
+        _check_fit(state, target.state_dict())
     except WeightsError as e:
         raise WeightsError(f"{path}: {e}") from e
+    if merged:
+        model.reparameterize()
     model.load_state_dict(state)
     return model
 
