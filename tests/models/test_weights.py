@@ -1,6 +1,7 @@
 """Weights on disk, judged by the authors' layout, their reference outputs, and files as users have them."""
 
 import argparse
+import copy
 import gzip
 import json
 import os
@@ -12,10 +13,11 @@ from typing import Any
 import pytest
 import timm
 import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import unireplknet
@@ -338,8 +340,318 @@ def test_missing_and_extra_keys(merged: bool, tmp_path: Path) -> None:
         lambda: small(extra="none").reparameterize(),
         lambda: small(layer_scale_init=None),
     ],
-    ids="resnet convnext vit linear shallow deep wide wide-merged bottleneck plain-merged no-scale".split(),
+    ids=[
+        "resnet",
+        "convnext",
+        "vit",
+        "linear",
+        "shallow",
+        "deep",
+        "wide",
+        "wide-merged",
+        "bottleneck",
+        "plain-merged",
+        "no-scale",
+    ],
 )
 def test_another_network_is_refused(other: Callable[[], nn.Module], tmp_path: Path) -> None:
     torch.save(other().state_dict(), tmp_path / "other.pth")
     refused(small(), tmp_path / "other.pth")
+
+
+# Weights that must be adapted
+
+
+@pytest.mark.parametrize("merged", [False, True])
+@pytest.mark.parametrize("classes", [1, 7, 0])
+def test_head_adapts_to_the_class_count(classes: int, merged: bool, tmp_path: Path) -> None:
+    model, x = small(), image()
+    torch.save(weights.to_released(model.reparameterize() if merged else model), tmp_path / "ten.pth")
+    other = small(num_classes=classes)
+    classifier = {key: value.clone() for key, value in other.get_classifier().state_dict().items()}
+    load_weights(other, tmp_path / "ten.pth")
+    assert outputs(other, x).shape == (2, classes or 64)
+    assert torch.equal(
+        other.forward_head(other.forward_features(x), True), model.forward_head(model.forward_features(x), True)
+    )
+    for key, value in other.get_classifier().state_dict().items():
+        assert torch.equal(value, classifier[key])
+
+
+def test_a_file_without_classifier_leaves_the_models_own(tmp_path: Path) -> None:
+    model, other, x = small(num_classes=0), small(), image()
+    save_weights(model, tmp_path / "features.safetensors")
+    classifier = other.get_classifier().weight.clone()
+    load_weights(other, tmp_path / "features.safetensors")
+    assert torch.equal(other.get_classifier().weight, classifier)
+    assert torch.equal(other.forward_features(x), model.forward_features(x))
+
+
+@pytest.mark.parametrize("merged", [False, True])
+def test_stem_adapts_to_one_channel(merged: bool, tmp_path: Path) -> None:
+    model, x = small(), image(1)
+    save_weights(model.reparameterize() if merged else model, tmp_path / "rgb.safetensors")
+    grey = load_weights(small(in_chans=1), tmp_path / "rgb.safetensors")
+    expected = outputs(model, x.expand(-1, 3, -1, -1))
+    assert relative_error(outputs(grey, x), expected) < 1e-5
+
+
+@pytest.mark.parametrize("chans", [2, 4, 7])
+def test_stem_adapts_to_more_or_fewer_channels(chans: int, tmp_path: Path) -> None:
+    model = small()
+    save_weights(model, tmp_path / "rgb.safetensors")
+    other = load_weights(small(in_chans=chans), tmp_path / "rgb.safetensors")
+    weight, expected = other.stem.conv1.weight, model.stem.conv1.weight
+    assert weight.shape[1] == chans
+    for i in range(chans):
+        torch.testing.assert_close(weight[:, i], expected[:, i % 3] * 3 / chans)
+
+
+@pytest.mark.parametrize("chans", [1, 3])
+def test_stem_adapts_from_other_channel_counts(chans: int, tmp_path: Path) -> None:
+    model = small(in_chans=5)
+    save_weights(model, tmp_path / "five.safetensors")
+    x = image(chans)
+    assert outputs(load_weights(small(in_chans=chans), tmp_path / "five.safetensors"), x).isfinite().all()
+
+
+# A trained kernel in a larger one
+
+OLD = [(5, 1), (7, 2), (3, 3), (3, 4), (3, 5)]
+GROWN = {"kernel_sizes": ((5, 3), (17,), (15, 3), (21,))}
+
+
+def grown(**kwargs: Any) -> UniRepLKNet:
+    return small(**{**GROWN, **kwargs})
+
+
+@pytest.mark.parametrize("released", [True, False], ids=["released", "ours"])
+def test_a_merged_kernel_grows(released: bool, tmp_path: Path) -> None:
+    model, x = small().reparameterize(), image()
+    path = tmp_path / ("merged.pth" if released else "merged.safetensors")
+    torch.save(weights.to_released(model), path) if released else save_weights(model, path)
+    larger = load_weights(grown(), path)
+    assert larger.merged
+    assert [m.kernel_size[0] for m in larger.modules() if isinstance(m, nn.Conv2d) and m.groups > 1] == [
+        5, 3, 17, 15, 3, 21
+    ]  # fmt: skip
+    assert relative_error(outputs(larger, x), outputs(model, x)) < 1e-5
+
+
+@pytest.mark.parametrize("released", [True, False], ids=["released", "ours"])
+@pytest.mark.parametrize(
+    "new", [[], [(3, 8)], [(3, 2), (3, 2), (5, 1)], [(1, 1)]], ids=["none", "one", "equal to old", "1x1"]
+)
+def test_a_trained_kernel_grows(new: list[tuple[int, int]], released: bool, tmp_path: Path) -> None:
+    model, x = small(), image()
+    path = tmp_path / ("trained.pth" if released else "trained.safetensors")
+    torch.save(weights.to_released(model), path) if released else save_weights(model, path)
+    branches = [*new[:1], *OLD, *new[1:]] if (3, 8) not in new else [*OLD, (3, 7)]
+    larger = grown(branches=dict.fromkeys((15, 17, 21), branches))
+    load_weights(larger, path)
+    assert not larger.merged
+    assert relative_error(outputs(larger, x), outputs(model, x)) < 1e-5
+    old, block = model.stages[1].blocks[0].dwconv, larger.stages[1].blocks[0].dwconv
+    assert block.pairs == branches
+    assert torch.equal(block.main.weight[:, :, 2:-2, 2:-2], old.main.weight)
+    assert block.main.weight.abs().sum().item() == pytest.approx(old.main.weight.abs().sum().item())
+    # New branches take part in training from the first step on.
+    larger(x).square().sum().backward()
+    assert all(branch.bn.weight.grad.abs().sum() > 0 for branch in block.branches)
+    # The merge of the grown network is that of the old one.
+    assert relative_error(outputs(larger.reparameterize(), x), outputs(model, x)) < 1e-5
+
+
+def test_growth_keeps_old_branch_statistics(tmp_path: Path) -> None:
+    model = small()
+    save_weights(model, tmp_path / "trained.safetensors")
+    larger = load_weights(
+        small(branches={13: OLD, 15: [*OLD, (3, 7)]}, kernel_sizes=((3, 3), 15, (13, 3), 13)),
+        tmp_path / "trained.safetensors",
+    )
+    old, new = model.stages[1].blocks[0].dwconv, larger.stages[1].blocks[0].dwconv
+    for i in range(6):
+        for key, value in old.branches[i].bn.state_dict().items():
+            assert torch.equal(new.branches[i].bn.state_dict()[key], value)
+    assert not new.branches[6].bn.weight.any()
+    assert not new.branches[6].bn.bias.any()
+
+
+@pytest.mark.parametrize("form", ["training", "merged"])
+def test_kernels_never_shrink(form: str, tmp_path: Path) -> None:
+    model = small() if form == "training" else small().reparameterize()
+    save_weights(model, tmp_path / "large.safetensors")
+    smaller = small(kernel_sizes=((3, 3), (9,), (13, 3), (13,)))
+    refused(smaller, tmp_path / "large.safetensors", "stages.1.blocks.0.dwconv", "13", "9", "never shrink")
+
+
+@pytest.mark.parametrize("released", [True, False], ids=["released", "ours"])
+@pytest.mark.parametrize(
+    ("size", "branches"),
+    [(13, [(5, 1)]), (13, [*OLD, (3, 6)]), (15, [(5, 1), (3, 7)])],
+    ids=["fewer", "more", "larger"],
+)
+def test_other_branches_are_refused(size: int, branches: list[tuple[int, int]], released: bool, tmp_path: Path) -> None:
+    model, path = small(), tmp_path / ("trained.pth" if released else "trained.safetensors")
+    torch.save(weights.to_released(model), path) if released else save_weights(model, path)
+    kernel_sizes = ((3, 3), size, (13, 3), 13)
+    other = small(kernel_sizes=kernel_sizes, branches={13: OLD, size: branches})
+    refused(other, path, "branches", f"{OLD}", f"{branches}")
+    with pytest.raises(WeightsError) as info:
+        load_weights(other, path)
+    # The message says how to build a model that the file fits.
+    advice = str(info.value).partition("branches={")[2].rpartition("}")[0]
+    built = small(
+        kernel_sizes=kernel_sizes,
+        branches={13: OLD, size: json.loads(advice.partition(": ")[2].replace("(", "[").replace(")", "]"))},
+    )
+    x = image()
+    assert relative_error(outputs(load_weights(built, path), x), outputs(model, x)) < 1e-5
+
+
+def test_branch_order_does_not_matter(tmp_path: Path) -> None:
+    model, x = small(), image()
+    save_weights(model, tmp_path / "trained.safetensors")
+    other = load_weights(small(branches={13: OLD[::-1]}), tmp_path / "trained.safetensors")
+    assert relative_error(outputs(other, x), outputs(model, x)) < 1e-5
+
+
+def test_equal_branches_keep_their_values(tmp_path: Path) -> None:
+    model, x = small(branches={13: [(3, 2), (3, 2), (5, 1)]}), image()
+    save_weights(model, tmp_path / "trained.safetensors")
+    other = load_weights(small(branches={13: [(3, 2), (5, 1), (3, 2)]}), tmp_path / "trained.safetensors")
+    assert relative_error(outputs(other, x), outputs(model, x)) < 1e-5
+
+
+def test_growth_from_a_bare_state_dict_says_what_is_missing(tmp_path: Path) -> None:
+    torch.save(small().state_dict(), tmp_path / "bare.pth")
+    refused(grown(), tmp_path / "bare.pth", "save_weights")
+
+
+def test_a_merged_file_merges_the_model(tmp_path: Path) -> None:
+    model, x = small().reparameterize(), image()
+    save_weights(model, tmp_path / "merged.safetensors")
+    loaded = load_weights(UniRepLKNet(**SMALL).train(), tmp_path / "merged.safetensors")
+    assert loaded.merged
+    assert loaded.training
+    assert torch.equal(outputs(loaded, x), outputs(model, x))
+
+
+def test_a_training_file_into_a_merged_model_is_refused(tmp_path: Path) -> None:
+    save_weights(small(), tmp_path / "training.safetensors")
+    refused(small().reparameterize(), tmp_path / "training.safetensors", "training form", "merged")
+
+
+# The Hub
+
+
+def hub(monkeypatch: pytest.MonkeyPatch, *files: Path) -> list[tuple[str, str]]:
+    """A Hub that serves the given files under their names."""
+    requests = []
+
+    def download(repo_id: str, filename: str, **kwargs: Any) -> str:
+        requests.append((repo_id, filename))
+        for file in files:
+            if file.name == filename:
+                return str(file)
+        raise LocalEntryNotFoundError(f"404: no {filename} in {repo_id}")
+
+    for module in ("unireplknet.models.weights", "timm.models._hub"):
+        monkeypatch.setattr(f"{module}.hf_hub_download", download)
+    return requests
+
+
+def test_hub_id_with_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    model, x = small(), image()
+    torch.save(weights.to_released(model), tmp_path / "mine.pth")
+    requests = hub(monkeypatch, tmp_path / "mine.pth")
+    loaded = load_weights(UniRepLKNet(**SMALL), "someone/some-repo/mine.pth")
+    assert requests == [("someone/some-repo", "mine.pth")]
+    assert torch.equal(outputs(loaded, x), outputs(model, x))
+
+
+def test_hub_id_alone_means_model_safetensors(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    model, x = small(), image()
+    save_weights(model, tmp_path / "model.safetensors")
+    requests = hub(monkeypatch, tmp_path / "model.safetensors")
+    loaded = load_weights(UniRepLKNet(**SMALL), "someone/some.repo")
+    assert requests == [("someone/some.repo", "model.safetensors")]
+    assert torch.equal(outputs(loaded, x), outputs(model, x))
+
+
+def test_hub_failure_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    hub(monkeypatch)
+    with pytest.raises(WeightsError, match=r"^someone/repo/x\.pth is neither a file here nor .*404.*$"):
+        load_weights(small(), "someone/repo/x.pth")
+
+
+def test_a_local_file_goes_before_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    requests = hub(monkeypatch)
+    (tmp_path / "runs").mkdir()
+    save_weights(small(), tmp_path / "runs" / "model.safetensors")
+    monkeypatch.chdir(tmp_path)
+    load_weights(UniRepLKNet(**SMALL), "runs/model.safetensors")
+    with pytest.raises(FileNotFoundError, match="no weights at"):
+        load_weights(UniRepLKNet(**SMALL), "runs/typo.safetensors")
+    assert requests == []
+
+
+A_FILE = "unireplknet_a_in1k_224_acc77.03.pth"
+
+
+@pytest.fixture(scope="module")
+def trained_a() -> UniRepLKNet:
+    return trained(unireplknet.create_model("unireplknet_a"))
+
+
+@pytest.mark.parametrize("kwargs", [{}, {"in_chans": 1}, {"in_chans": 4}, {"num_classes": 5}, {"num_classes": 0}])
+@pytest.mark.parametrize(
+    ("create", "wrap"),
+    [(timm.create_model, wrap_bare), (unireplknet.create_model, wrap_authors)],
+    ids=["bare", "wrapped"],
+)
+def test_pretrained_tags(
+    create: Callable[..., UniRepLKNet],
+    wrap: Callable[[State], Any],
+    kwargs: dict[str, Any],
+    trained_a: UniRepLKNet,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """Released files load whether bare or wrapped: nobody has opened them here."""
+    torch.save(wrap(weights.to_released(trained_a)), tmp_path / A_FILE)
+    requests = hub(monkeypatch, tmp_path / A_FILE)
+    loaded = create("unireplknet_a.in1k", pretrained=True, **kwargs).eval()
+    assert requests[-1] == ("DingXiaoH/UniRepLKNet", A_FILE)
+    own, released = loaded.state_dict(), trained_a.state_dict()
+    changed = {"num_classes": "head.fc", "in_chans": "stem.conv1.weight"}.get(next(iter(kwargs), ""), "nothing")
+    for key, value in own.items():
+        assert key.startswith(changed) or torch.equal(value, released[key]), key
+    if kwargs == {"in_chans": 4}:
+        torch.testing.assert_close(own[changed], released[changed][:, [0, 1, 2, 0]] * 3 / 4)
+    if kwargs == {"in_chans": 1}:
+        torch.testing.assert_close(own[changed], released[changed].sum(1, keepdim=True))
+
+
+def test_pretrained_features(trained_a: UniRepLKNet, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    torch.save(weights.to_released(trained_a), tmp_path / A_FILE)
+    hub(monkeypatch, tmp_path / A_FILE)
+    features = timm.create_model("unireplknet_a.in1k", pretrained=True, features_only=True).eval()
+    x = image()
+    with torch.no_grad():
+        for feature, expected in zip(features(x), trained_a.forward_intermediates(x)[1], strict=True):
+            assert torch.equal(feature, expected)
+
+
+@pytest.mark.parametrize("merged", [False, True])
+def test_timm_loads_a_local_file(merged: bool, trained_a: UniRepLKNet, tmp_path: Path) -> None:
+    model, path, x = copy.deepcopy(trained_a), tmp_path / "finetuned.pth", image()
+    torch.save({"model": weights.to_released(model.reparameterize() if merged else model)}, path)
+    loaded = timm.create_model("unireplknet_a", pretrained=True, pretrained_cfg_overlay={"file": str(path)})
+    assert torch.equal(outputs(loaded, x), outputs(model, x))
+
+
+def test_timm_refuses_a_wrong_file(trained_a: UniRepLKNet, tmp_path: Path) -> None:
+    torch.save(weights.to_released(trained_a), tmp_path / "a.pth")
+    with pytest.raises(WeightsError, match=r"^stem.conv1.weight is \(20, 3, 3, 3\), the model has \(24, 3, 3, 3\)$"):
+        timm.create_model("unireplknet_f", pretrained=True, pretrained_cfg_overlay={"file": str(tmp_path / "a.pth")})
