@@ -655,3 +655,114 @@ def test_timm_refuses_a_wrong_file(trained_a: UniRepLKNet, tmp_path: Path) -> No
     torch.save(weights.to_released(trained_a), tmp_path / "a.pth")
     with pytest.raises(WeightsError, match=r"^stem.conv1.weight is \(20, 3, 3, 3\), the model has \(24, 3, 3, 3\)$"):
         timm.create_model("unireplknet_f", pretrained=True, pretrained_cfg_overlay={"file": str(tmp_path / "a.pth")})
+
+
+# save_pretrained and from_pretrained
+
+
+def published(model: UniRepLKNet, folder: Path) -> dict[str, Any]:
+    """Save a model; its configuration as other programs read it."""
+    model.save_pretrained(folder)
+    assert {"config.json", "model.safetensors"} <= {file.name for file in folder.iterdir()}
+    return json.loads((folder / "config.json").read_text())
+
+
+@pytest.mark.parametrize("merged", [False, True])
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {},
+        {"branches": {13: [(3, 2), (3, 2), (5, 1)]}},
+        {"in_chans": 1, "num_classes": 0, "stem_stride": 1, "extra": "pointwise", "layer_scale_init": None},
+        {"drop_path_rate": 0.3, "drop_rate": 0.1, "global_pool": "max", "head_init_scale": 0.1},
+        {"kernel_sizes": (3, 0, (13, 5), 21), "device": torch.device("cpu"), "dtype": torch.float32},
+    ],
+    ids=["plain", "branches", "switches", "rates", "kernels"],
+)
+def test_save_and_from_pretrained(kwargs: dict[str, Any], merged: bool, tmp_path: Path) -> None:
+    model, x = small(**kwargs), image(kwargs.get("in_chans", 3))
+    published(model.reparameterize() if merged else model, tmp_path)
+    restored = UniRepLKNet.from_pretrained(tmp_path)
+    assert restored.merged == merged
+    assert not restored.training
+    assert repr(restored) == repr(model)
+    assert torch.equal(restored(x), model(x))
+
+
+def test_from_pretrained_takes_no_default_branches_for_saved_ones(tmp_path: Path) -> None:
+    """JSON turns the kernel sizes that are keys of ``branches`` into strings."""
+    config = published(small(branches={13: [(3, 2), (3, 2)]}), tmp_path)
+    assert config["branches"] == {"13": [[3, 2], [3, 2]]}
+    restored = UniRepLKNet.from_pretrained(tmp_path)
+    assert [m.pairs for m in restored.modules() if hasattr(m, "pairs")] == [[(3, 2), (3, 2)]] * 3
+
+
+@pytest.mark.parametrize(("classes", "pool"), [(4, None), (0, None), (4, "max"), (4, ""), (0, "")])
+def test_from_pretrained_follows_reset_classifier(classes: int, pool: str | None, tmp_path: Path) -> None:
+    model, x = small(), image()
+    model.reset_classifier(classes, pool)
+    published(model, tmp_path)
+    restored = UniRepLKNet.from_pretrained(tmp_path)
+    assert restored.num_classes == classes
+    assert torch.equal(restored(x), model(x))
+
+
+def test_from_pretrained_after_timm(tmp_path: Path) -> None:
+    model = trained(timm.create_model("test_unireplknet", num_classes=3, drop_path_rate=0.1))
+    published(model, tmp_path)
+    x = image()
+    assert torch.equal(UniRepLKNet.from_pretrained(tmp_path)(x), model(x))
+    assert torch.equal(
+        outputs(load_weights(timm.create_model("test_unireplknet", num_classes=3), tmp_path), x), model(x)
+    )
+
+
+def test_from_pretrained_with_other_arguments(tmp_path: Path) -> None:
+    model, x = small(), image(1)
+    published(model, tmp_path)
+    restored = UniRepLKNet.from_pretrained(tmp_path, num_classes=2, in_chans=1, dtype=torch.float64)
+    assert restored(x.double()).shape == (2, 2)
+    expected = model.double().forward_features(x.double().expand(-1, 3, -1, -1))
+    assert relative_error(restored.forward_features(x.double()), expected) < 1e-6
+
+
+def test_saving_twice_describes_the_last(tmp_path: Path) -> None:
+    published(small(), tmp_path)
+    model, x = small(num_classes=3, dims=(4, 8, 16, 32)), image()
+    published(model, tmp_path)
+    assert torch.equal(UniRepLKNet.from_pretrained(tmp_path)(x), model(x))
+
+
+def test_configuration_names_no_device(tmp_path: Path) -> None:
+    config = published(small(device="cpu", dtype=torch.float32), tmp_path)
+    assert "cpu" not in config.values()
+    assert config["dims"] == list(SMALL["dims"])
+
+
+def test_copies_keep_their_configuration(tmp_path: Path) -> None:
+    model, x = small(), image()
+    published(pickle.loads(pickle.dumps(copy.deepcopy(model))), tmp_path)
+    assert torch.equal(UniRepLKNet.from_pretrained(tmp_path)(x), model(x))
+
+
+def test_from_pretrained_from_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    model, x = small(), image()
+    published(model, tmp_path)
+    requests = []
+
+    def download(repo_id: str, filename: str, revision: str | None = None, **kwargs: Any) -> str:
+        requests.append((repo_id, filename, revision))
+        return str(tmp_path / filename)
+
+    for module in ("huggingface_hub.hub_mixin", "unireplknet.models.backbone"):
+        monkeypatch.setattr(f"{module}.hf_hub_download", download)
+    restored = UniRepLKNet.from_pretrained("someone/repo", revision="v2")
+    assert requests == [("someone/repo", "config.json", "v2"), ("someone/repo", "model.safetensors", "v2")]
+    assert torch.equal(restored(x), model(x))
+
+
+def test_from_pretrained_refuses_a_folder_without_weights(tmp_path: Path) -> None:
+    published(small(), tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"model\.safetensors"):
+        UniRepLKNet.from_pretrained(tmp_path)
