@@ -7,7 +7,13 @@ from typing import Any, cast
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
-from timm.layers import LayerNorm2d, NormMlpClassifierHead, calculate_drop_path_rates, trunc_normal_
+from timm.layers import (
+    LayerNorm2d,
+    NormMlpClassifierHead,
+    calculate_drop_path_rates,
+    get_device_dtype,
+    trunc_normal_,
+)
 from timm.models import checkpoint_seq, named_apply
 from torch import Tensor, nn
 
@@ -276,7 +282,7 @@ class UniRepLKNet(
             global_pool: Pooling before it; None keeps the present one.
         """
         self.num_classes = num_classes
-        self.head.reset(num_classes, global_pool)
+        self.head.reset(num_classes, global_pool, **get_device_dtype(self))  # a pruned head knows neither
 
     def _save_pretrained(self, save_directory: Path) -> None:
         arguments = dict(cast(dict[str, Any], self._hub_mixin_config))
@@ -315,7 +321,14 @@ class UniRepLKNet(
         return load_weights(model, source).eval()
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute every block in the backward pass instead of keeping its activations."""
+        """Recompute every block in the backward pass instead of keeping its activations.
+
+        Outputs and gradients stay the same. In training mode a BatchNorm meets each batch twice, so its running
+        statistics follow the last batches more closely, as in timm's models.
+
+        Args:
+            enable: Whether to do so.
+        """
         for stage in cast(Iterable[Stage], self.stages):
             stage.grad_checkpointing = enable
 
@@ -358,8 +371,11 @@ def _take_indices(count: int, indices: int | Sequence[int] | None) -> list[int]:
     return [i % count for i in wanted]
 
 
+@torch.no_grad()
 def _init_weights(module: nn.Module, name: str = "") -> None:
     if isinstance(module, nn.Conv2d | nn.Linear):
-        trunc_normal_(module.weight, std=0.02)
+        # In bfloat16 the sampling by inverse error function would end in outliers.
+        sample = torch.empty_like(module.weight, dtype=torch.float32)
+        module.weight.copy_(trunc_normal_(sample, std=0.02))
         if module.bias is not None:
             nn.init.zeros_(module.bias)
