@@ -112,6 +112,9 @@ def grad_weight(x: Tensor, grad: Tensor, kernel_size: tuple[int, int], dilation:
     batch, channels, height, width = x.shape
     if batch == 0:
         return x.new_zeros((channels, 1, *kernel_size))
+    if x.dtype in (torch.bfloat16, torch.float16):
+        # The sum over the batch must not round twice.
+        return grad_weight(x.float(), grad.float(), kernel_size, dilation).to(x.dtype)
     reach = _reach(x, kernel_size, dilation)
     # The taps are `dilation` apart; take the largest stride that divides it and drop what lies between.
     stride = max(s for s in range(1, MAX_STRIDE + 1) if dilation % s == 0)

@@ -130,6 +130,9 @@ def _check_name(name: str, source: str) -> None:
 
 
 def _check(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> None:
+    for name, value in (("x", x), ("weight", weight), ("bias", bias)):
+        if not isinstance(value, Tensor) and (value is not None or name != "bias"):
+            raise TypeError(f"{name} is a {type(value).__name__}, expected a Tensor")
     if x.dim() != 4:
         raise ValueError(f"x has {x.dim()} dimensions, expected 4: (B, C, H, W)")
     if weight.dim() != 4:
@@ -160,14 +163,21 @@ def _check(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> Non
 def _in_one_dtype(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
     """Cast as autocast would, and float32 parameters to a half-precision x."""
     dtype = x.dtype
-    autocast = dtype != torch.float64 and torch.is_autocast_enabled(x.device.type)
+    device = x.device.type
+    autocast = (
+        dtype != torch.float64
+        and torch.amp.is_autocast_available(device)
+        and torch.is_autocast_enabled(device)
+    )
     if autocast:
-        dtype = torch.get_autocast_dtype(x.device.type)
-        x = x.to(dtype)
-    for name, operand in (("weight", weight), ("bias", bias)):
-        if operand is None or operand.dtype == dtype:
-            continue
-        castable = operand.dtype in _FLOATS if autocast else operand.dtype == torch.float32 and dtype in _HALF
-        if not castable:
+        dtype = torch.get_autocast_dtype(device)
+    castable = _FLOATS if autocast else (torch.float32, dtype) if dtype in _HALF else (dtype,)
+
+    def cast(name: str, operand: Tensor) -> Tensor:
+        if operand.dtype == dtype:  # spares exported graphs a cast that does nothing
+            return operand
+        if operand.dtype not in castable:
             raise TypeError(f"{name} has dtype {operand.dtype}, expected {dtype} like x")
-    return x, weight.to(dtype), None if bias is None else bias.to(dtype)
+        return operand.to(dtype)
+
+    return cast("x", x), cast("weight", weight), None if bias is None else cast("bias", bias)
