@@ -7,10 +7,11 @@ Three facts shape this file (figures: benchmarks/results/):
   the batch. The input gradient is the forward convolution with the flipped kernel.
 * oneDNN's blocked kernel (planes in, planes out) needs padding of at most 6 pixels and stride of at most 3;
   outside those limits it silently falls back to a matrix product that is tens of times slower. Its
-  channels_last kernel has no such limit.
+  channels_last kernel has no such limits, but a kernel 13 wide takes twice the time of one 15 wide.
 * A tap further from the centre than the map is wide only ever multiplies padding.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor
 
 MAX_PADDING = 6
 MAX_STRIDE = 3
+SLOW_WIDTH = 13
 
 
 def can_use(x: Tensor, weight: Tensor, dilation: int) -> str | None:
@@ -30,7 +32,9 @@ def can_use(x: Tensor, weight: Tensor, dilation: int) -> str | None:
 
 def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> Tensor:
     """Differentiable "same" depthwise convolution; see `unireplknet.ops.depthwise_conv2d`."""
-    if not _needs_gradient(x, weight, bias):
+    small = weight.shape[2] <= 3 and weight.shape[3] <= 3 and dilation == 1
+    # oneDNN's own gradients of 3x3 kernels are fast, and a Python Function would only add its overhead.
+    if small or not _needs_gradient(x, weight, bias):
         return forward(x, weight, dilation, bias)
     return _DepthwiseConv2d.apply(x, weight, bias, dilation)
 
@@ -73,14 +77,20 @@ def forward(x: Tensor, weight: Tensor, dilation: int, bias: Tensor | None = None
     Returns:
         Output of shape (B, C, H, W) in the memory format of ``x``.
     """
-    kernel_size = _reach(x, (weight.shape[2], weight.shape[3]), dilation)
-    weight = _centre(weight, kernel_size)
-    channels_last = _is_channels_last(x)
-    if _fast_in_channels_last(kernel_size, channels_last):
-        y = _convolve(x.contiguous(memory_format=torch.channels_last), weight, bias, dilation)
-    else:
-        y = _convolve(x.contiguous(), weight, bias, dilation)
-    return y.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+    if x.dtype == torch.float16:
+        # Without AVX512-FP16, PyTorch's float16 convolution is slow and rounds between its steps.
+        bias = None if bias is None else bias.float()
+        return forward(x.float(), weight.float(), dilation, bias).half()
+    weight = _within_reach(weight, x.shape[2:], dilation)
+    padding = [(size - 1) // 2 * dilation for size in weight.shape[2:]]
+    layout = torch.channels_last if _is_channels_last(x) else torch.contiguous_format
+    if layout == torch.channels_last or max(padding) > MAX_PADDING:
+        x = x.contiguous(memory_format=torch.channels_last)
+        if weight.shape[3] == SLOW_WIDTH:
+            weight = F.pad(weight, (1, 1))
+            padding[1] += dilation
+    y = F.conv2d(x, weight, bias, padding=padding, dilation=dilation, groups=weight.shape[0])
+    return y.contiguous(memory_format=layout)
 
 
 def grad_input(grad: Tensor, weight: Tensor, dilation: int) -> Tensor:
@@ -115,53 +125,43 @@ def grad_weight(x: Tensor, grad: Tensor, kernel_size: tuple[int, int], dilation:
     if x.dtype in (torch.bfloat16, torch.float16):
         # The sum over the batch must not round twice.
         return grad_weight(x.float(), grad.float(), kernel_size, dilation).to(x.dtype)
-    reach = _reach(x, kernel_size, dilation)
-    # The taps are `dilation` apart; take the largest stride that divides it and drop what lies between.
+    reach_h, reach_w = _reach(kernel_size, x.shape[2:], dilation)
+    padding_h, padding_w = reach_h // 2 * dilation, reach_w // 2 * dilation
+    excess_h, excess_w = max(0, padding_h - MAX_PADDING), max(0, padding_w - MAX_PADDING)
+    # The wanted taps are `dilation` apart: take the largest stride that divides it, drop what lies between.
     stride = max(s for s in range(1, MAX_STRIDE + 1) if dilation % s == 0)
     skip = dilation // stride
-    y = _convolve_planes(
-        x.reshape(1, batch * channels, height, width),
+    planes = x.reshape(1, batch * channels, height, width)
+    taps = F.conv2d(
+        F.pad(planes, (excess_w, excess_w, excess_h, excess_h)) if excess_h or excess_w else planes,
         grad.reshape(batch * channels, 1, height, width),
-        [(size - 1) // 2 * dilation for size in reach],
-        stride,
-    )
-    taps = y[:, :, ::skip, ::skip].reshape(batch, channels, 1, *reach).sum(0)
-    margin_h, margin_w = ((size - near) // 2 for size, near in zip(kernel_size, reach, strict=True))
-    return F.pad(taps, (margin_w, margin_w, margin_h, margin_h)) if margin_h or margin_w else taps
+        stride=stride,
+        padding=(padding_h - excess_h, padding_w - excess_w),
+        groups=batch * channels,
+    )[:, :, ::skip, ::skip]
+    total = taps.reshape(batch, channels, 1, reach_h, reach_w).sum(0)
+    beyond_h, beyond_w = (kernel_size[0] - reach_h) // 2, (kernel_size[1] - reach_w) // 2
+    return F.pad(total, (beyond_w, beyond_w, beyond_h, beyond_h)) if beyond_h or beyond_w else total
 
 
 def _needs_gradient(*tensors: Tensor | None) -> bool:
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
 
-def _reach(x: Tensor, kernel_size: tuple[int, int], dilation: int) -> tuple[int, int]:
+def _reach(kernel_size: Sequence[int], map_size: Sequence[int], dilation: int) -> tuple[int, int]:
     """Size of the centre of the kernel whose taps can touch the map."""
-    height, width = ((extent - 1) // dilation * 2 + 1 for extent in x.shape[2:])
+    height, width = ((extent - 1) // dilation * 2 + 1 for extent in map_size)
     return min(kernel_size[0], height), min(kernel_size[1], width)
 
 
-def _centre(weight: Tensor, kernel_size: tuple[int, int]) -> Tensor:
-    top, left = ((full - near) // 2 for full, near in zip(weight.shape[2:], kernel_size, strict=True))
-    return weight[:, :, top : top + kernel_size[0], left : left + kernel_size[1]]
+def _within_reach(weight: Tensor, map_size: Sequence[int], dilation: int) -> Tensor:
+    height, width = weight.shape[2:]
+    reach_h, reach_w = _reach((height, width), map_size, dilation)
+    if (reach_h, reach_w) == (height, width):
+        return weight
+    top, left = (height - reach_h) // 2, (width - reach_w) // 2
+    return weight[:, :, top : top + reach_h, left : left + reach_w]
 
 
 def _is_channels_last(x: Tensor) -> bool:
     return x.stride(1) == 1 and x.shape[1] > 1
-
-
-def _fast_in_channels_last(kernel_size: tuple[int, int], channels_last: bool) -> bool:
-    size = max(kernel_size)
-    return size > 13 or (channels_last and size < 11)
-
-
-def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> Tensor:
-    padding = [(size - 1) // 2 * dilation for size in weight.shape[2:]]
-    return F.conv2d(x, weight, bias, padding=padding, dilation=dilation, groups=weight.shape[0])
-
-
-def _convolve_planes(x: Tensor, weight: Tensor, padding: list[int], stride: int) -> Tensor:
-    excess_h, excess_w = (max(0, p - MAX_PADDING) for p in padding)
-    if excess_h or excess_w:
-        x = F.pad(x, (excess_w, excess_w, excess_h, excess_h))
-    inner = (padding[0] - excess_h, padding[1] - excess_w)
-    return F.conv2d(x, weight, stride=stride, padding=inner, groups=weight.shape[0])
