@@ -40,18 +40,13 @@ def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: i
 
 
 class _DepthwiseConv2d(torch.autograd.Function):
-    # Everything inside is an ordinary differentiable call, so that double backward comes from autograd and
-    # vmap from the generated rule.
-    generate_vmap_rule = True
-
+    # The backward pass holds only differentiable calls: double backward comes from autograd. There is no
+    # setup_context because it doubles the cost of a call.
     @staticmethod
-    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> Tensor:
-        return forward(x, weight, dilation, bias)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None, int], output: Tensor) -> None:
-        x, weight, _, ctx.dilation = inputs
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> Tensor:
         ctx.save_for_backward(x, weight)
+        ctx.dilation = dilation
+        return forward(x, weight, dilation, bias)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:

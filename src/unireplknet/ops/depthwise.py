@@ -84,8 +84,9 @@ def backend_report() -> dict[str, str | None]:
 
 
 def _backend(x: Tensor, weight: Tensor, dilation: int) -> ModuleType:
-    # Exported graphs hold aten's convolution, which every runtime knows.
-    if torch.compiler.is_exporting():
+    # Exported graphs hold aten's convolution, which every runtime knows; torch.func sees only through
+    # PyTorch's own calls.
+    if torch.compiler.is_exporting() or torch._C._are_functorch_transforms_active():
         return reference
     if _forced is not None:
         _check_name(_forced, "UNIREPLKNET_BACKEND")
