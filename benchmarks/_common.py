@@ -14,7 +14,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def interleaved(
-    functions: Mapping[str, Callable[[], Any]], rounds: int = 7, seconds: float = 0.02
+    functions: Mapping[str, Callable[[], Any]], rounds: int = 25, seconds: float = 0.003, limit: float = 1.5
 ) -> dict[str, float]:
     """Time functions in turn, so that a busy moment hits all of them.
 
@@ -22,6 +22,7 @@ def interleaved(
         functions: What to time, by name.
         rounds: Turns each function gets.
         seconds: About how long one turn runs, except that it runs at least one call.
+        limit: Seconds after which no turn starts beyond the third.
 
     Returns:
         Seconds a call, the best of all turns, by name.
@@ -32,7 +33,10 @@ def interleaved(
         start = time.perf_counter()
         function()
         calls[name] = max(1, int(seconds / (time.perf_counter() - start)))
-    for _ in range(rounds):
+    begin = time.perf_counter()
+    for turn in range(rounds):
+        if turn >= 3 and time.perf_counter() - begin > limit:
+            break
         for name, function in functions.items():
             start = time.perf_counter()
             for _ in range(calls[name]):

@@ -32,9 +32,11 @@ def can_use(x: Tensor, weight: Tensor, dilation: int) -> str | None:
 
 def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> Tensor:
     """Differentiable "same" depthwise convolution; see `unireplknet.ops.depthwise_conv2d`."""
-    small = weight.shape[2] <= 3 and weight.shape[3] <= 3 and dilation == 1
-    # oneDNN's own gradients of 3x3 kernels are fast, and a Python Function would only add its overhead.
-    if small or not _needs_gradient(x, weight, bias):
+    height, width = weight.shape[2:]
+    if height <= 3 and width <= 3 and dilation == 1 and x.dtype != torch.float16:
+        # oneDNN's own gradients are fast here, and the fewest steps around them decide.
+        return F.conv2d(x, weight, bias, padding=(height // 2, width // 2), groups=weight.shape[0])
+    if not _needs_gradient(x, weight, bias):
         return forward(x, weight, dilation, bias)
     return _DepthwiseConv2d.apply(x, weight, bias, dilation)
 
