@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import os
 import platform
 import time
 from collections.abc import Callable, Mapping
@@ -61,6 +62,7 @@ def machine() -> dict[str, Any]:
         "cpu": _cpu_name(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
+        "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "torch": torch.__version__,

@@ -172,6 +172,8 @@ def _in_one_dtype(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tenso
     )
     if autocast:
         dtype = torch.get_autocast_dtype(device)
+    if x.dtype == weight.dtype == dtype and (bias is None or bias.dtype == dtype):
+        return x, weight, bias
     castable = _FLOATS if autocast else (torch.float32, dtype) if dtype in _HALF else (dtype,)
 
     def cast(name: str, operand: Tensor) -> Tensor:
