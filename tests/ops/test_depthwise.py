@@ -383,3 +383,14 @@ def test_flops_are_counted_forward_and_backward():
         depthwise_conv2d(x, weight, dilation=1).sum().backward()
     one_pass = 2 * x.numel() * 13 * 5
     assert counter.get_total_flops() == 3 * one_pass
+
+
+def test_compiled_function_follows_autocast():
+    torch._dynamo.reset()
+    compiled = torch.compile(Layer(), backend="aot_eager", fullgraph=True)
+    x = torch.randn(2, 4, 9, 9)
+    dtypes = []
+    for enabled in (False, True, False):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            dtypes.append(compiled(x).dtype)
+    assert dtypes == [torch.float32, torch.bfloat16, torch.float32]

@@ -164,14 +164,10 @@ def _check(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> Non
 def _in_one_dtype(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
     """Cast as autocast would, and float32 parameters to a half-precision x."""
     dtype = x.dtype
-    device = x.device.type
-    autocast = (
-        dtype != torch.float64
-        and torch.amp.is_autocast_available(device)
-        and torch.is_autocast_enabled(device)
-    )
+    # The one question that is cheap on every device comes first.
+    autocast = torch._C._is_any_autocast_enabled() and dtype != torch.float64 and _autocasts(x.device.type)
     if autocast:
-        dtype = torch.get_autocast_dtype(device)
+        dtype = torch.get_autocast_dtype(x.device.type)
     if x.dtype == weight.dtype == dtype and (bias is None or bias.dtype == dtype):
         return x, weight, bias
     castable = _FLOATS if autocast else (torch.float32, dtype) if dtype in _HALF else (dtype,)
@@ -184,3 +180,7 @@ def _in_one_dtype(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tenso
         return operand.to(dtype)
 
     return cast("x", x), cast("weight", weight), None if bias is None else cast("bias", bias)
+
+
+def _autocasts(device: str) -> bool:
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
