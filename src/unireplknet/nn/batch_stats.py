@@ -165,14 +165,18 @@ def synchronise_batch_norms(model: nn.Module, process_group: Group = None) -> nn
 def frozen_statistics(model: nn.Module) -> Iterator[None]:
     """Let BatchNorms use batch statistics but leave their running ones alone, as when a forward pass is repeated.
 
+    Norms with momentum None (a plain average of all batches) are not covered.
+
     Args:
         model: The modules inside which to do so.
     """
-    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d) and m.track_running_stats]
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d) and m.momentum is not None]
+    before = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
-        norm.track_running_stats = False
+        norm.momentum = 0.0
+        norm.num_batches_tracked = None if norm.num_batches_tracked is None else norm.num_batches_tracked.clone()
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, momentum, tracked in before:
+            norm.momentum, norm.num_batches_tracked = momentum, tracked
