@@ -65,9 +65,7 @@ def errors(got: list[Tensor], expected: list[Tensor]) -> list[float]:
 
 def time_case(case: Case) -> dict:
     x, weight, grad = case.tensors()
-    worst = max(
-        errors(step(ours, x, weight, grad, case.dilation), step(native, x, weight, grad, case.dilation))
-    )
+    worst = max(errors(step(ours, x, weight, grad, case.dilation), step(native, x, weight, grad, case.dilation)))
     if worst > 1e-5:
         raise SystemExit(f"{case} differs from F.conv2d by {worst:.1e}: not timed")
     seconds = interleaved(
@@ -128,9 +126,7 @@ def grid(maps: list[int]) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="+", choices=("op", "block", "accuracy", "grid"))
     parser.add_argument("--maps", nargs="+", type=int, default=list(CHANNELS), choices=list(CHANNELS))
     parser.add_argument("--name", default=NAME, help="result file's name, without .json")

@@ -326,9 +326,7 @@ def test_exports_as_one_aten_convolution(kernel, strict, backend, monkeypatch):
     monkeypatch.setattr(dispatch, "_forced", backend)
     layer = Layer(4, kernel)
     x = torch.randn(2, 4, 14, 10)
-    program = torch.export.export(
-        layer, (x,), dynamic_shapes={"x": {0: torch.export.Dim("b")}}, strict=strict
-    )
+    program = torch.export.export(layer, (x,), dynamic_shapes={"x": {0: torch.export.Dim("b")}}, strict=strict)
     calls = [str(n.target) for n in program.graph.nodes if n.op == "call_function"]
     assert calls in (
         ["aten.conv2d.default", "aten.relu.default"],

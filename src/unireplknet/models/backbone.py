@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,10 +15,12 @@ from timm.layers import (
     get_device_dtype,
     trunc_normal_,
 )
-from timm.models import checkpoint_seq, named_apply
+from timm.models import named_apply
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from unireplknet.models.weights import WEIGHTS_FILE, load_weights, save_weights
+from unireplknet.nn.batch_stats import frozen_statistics
 from unireplknet.nn.blocks import (
     DilatedReparamConv,
     Downsample,
@@ -69,8 +72,18 @@ class Stage(nn.Module):
         """Map x of shape (B, C_in, H, W) to (B, C, H', W')."""
         x = self.downsample(x)
         if self.grad_checkpointing and torch.is_grad_enabled():
-            return checkpoint_seq(self.blocks, x)
+            for block in self.blocks:
+                x = _checkpointed(block, x)
+            return x
         return self.blocks(x)
+
+
+def _checkpointed(block: nn.Module, x: Tensor) -> Tensor:
+    """Run a block without keeping its activations; the second run leaves running statistics alone."""
+    if torch.compiler.is_compiling():  # Dynamo takes no context here: statistics then count each batch twice
+        return checkpoint(block, x, use_reentrant=False)
+    contexts = lambda: (nullcontext(), frozen_statistics(block))  # noqa: E731
+    return checkpoint(block, x, use_reentrant=False, context_fn=contexts)
 
 
 class UniRepLKNet(
@@ -323,11 +336,11 @@ class UniRepLKNet(
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute every block in the backward pass instead of keeping its activations.
 
-        Outputs and gradients stay the same. In training mode a BatchNorm meets each batch twice, so its running
-        statistics follow the last batches more closely, as in timm's models.
+        Gradients stay the same. Each batch enters BatchNorm's running statistics once, as without checkpointing
+        (twice under torch.compile, as with PyTorch's own checkpointing of any BatchNorm).
 
         Args:
-            enable: Whether to do so.
+            enable: Whether to.
         """
         for stage in cast(Iterable[Stage], self.stages):
             stage.grad_checkpointing = enable

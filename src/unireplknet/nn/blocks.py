@@ -5,12 +5,16 @@ from typing import Any, Literal, TypeVar, cast, get_args
 import torch
 from timm.layers import DropPath, LayerNorm2d, SqueezeExcite, register_notrace_module
 from torch import Tensor, nn
+from torch.overrides import has_torch_function_unary
 
+from unireplknet.nn.batch_stats import SyncBatchNorm2d
+from unireplknet.nn.feedforward import feed_forward
 from unireplknet.nn.layers import (
     ConvBNReLU,
     DepthwiseConv2d,
     GlobalResponseNorm,
     fold_into,
+    is_untouched,
     set_weight_and_bias,
 )
 from unireplknet.nn.reparam import (
@@ -21,6 +25,7 @@ from unireplknet.nn.reparam import (
     fold_dtype,
     merge_branch,
 )
+from unireplknet.nn.reparam_training import reparam_train
 from unireplknet.ops import depthwise_conv2d
 
 Extra = Literal["se", "bottleneck", "pointwise", "depthwise", "none"]
@@ -45,6 +50,25 @@ class ReparamBranch(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Convolve and normalise x of shape (B, C, H, W)."""
         return self.bn(self.conv(x))
+
+    @property
+    def untouched(self) -> bool:
+        """Whether a fused computation may stand in for the branch: no hooks, no replaced layers."""
+        return (
+            is_untouched(self, ReparamBranch)
+            and is_untouched(self.conv, DepthwiseConv2d)
+            and is_untouched(self.bn, nn.BatchNorm2d, SyncBatchNorm2d)
+        )
+
+    @property
+    def fixed(self) -> bool:
+        """Whether the norm uses its running statistics, so that the branch is one linear map."""
+        return not self.bn.training and self.bn.running_mean is not None
+
+    @property
+    def learning(self) -> bool:
+        """Whether the norm uses batch statistics and averages them exponentially, if at all."""
+        return self.bn.training and self.bn.affine and self.bn.momentum is not None
 
     def merged_kernel(self, size: int) -> tuple[Tensor, Tensor]:
         """The dense kernel of the given size and the bias that the branch equals in eval mode."""
@@ -99,11 +123,17 @@ class DilatedReparamConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve x of shape (B, C, H, W); same shape out."""
-        norms = [cast(ReparamBranch, branch).bn for branch in self.branches]
-        if any(norm.training or norm.running_mean is None for norm in norms):
-            return sum(branch(x) for branch in self.branches)
-        weight, bias = (merged.to(self.main.weight.dtype) for merged in self.merged_kernel())
-        return depthwise_conv2d(x, weight, bias)
+        branches = [cast(ReparamBranch, branch) for branch in self.branches]
+        if has_torch_function_unary(x) or not all(branch.untouched for branch in branches):
+            return sum(branch(x) for branch in branches)
+        if all(branch.fixed for branch in branches):
+            weight, bias = (merged.to(self.main.weight.dtype) for merged in self.merged_kernel())
+            return depthwise_conv2d(x, weight, bias)
+        if all(branch.learning for branch in branches) and x.shape[0] * x.shape[2] * x.shape[3] > 1:
+            convs = [branch.conv for branch in branches]
+            norms = [branch.bn for branch in branches]
+            return reparam_train(x, [conv.weight for conv in convs], [conv.dilation[0] for conv in convs], norms)
+        return sum(branch(x) for branch in branches)
 
     def merged_kernel(self) -> tuple[Tensor, Tensor]:
         """The kernel and bias that the branches equal in eval mode.
@@ -240,13 +270,17 @@ class UniRepLKBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x of shape (B, C, H, W); same shape out."""
-        y = self.extra(self.norm(self.dwconv(x)))
-        y = self.pwconv1(y.permute(0, 2, 3, 1))
-        y = self.pwconv2(self.grn(self.act(y)))
-        y = self.norm2(y.permute(0, 3, 1, 2))
+        y = self.norm2(self._feed_forward(self.extra(self.norm(self.dwconv(x)))))
         if self.layer_scale is not None:
             y = y * self.layer_scale[:, None, None]
         return x + self.drop_path(y)
+
+    def _feed_forward(self, y: Tensor) -> Tensor:
+        first, second, grn = self.pwconv1, self.pwconv2, self.grn
+        layers = ((first, nn.Linear), (self.act, nn.GELU), (grn, GlobalResponseNorm), (second, nn.Linear))
+        if all(is_untouched(layer, kind) for layer, kind in layers):
+            return feed_forward(y, first.weight, first.bias, grn.weight, grn.bias, second.weight, second.bias, grn.eps)
+        return second(grn(self.act(first(y.permute(0, 2, 3, 1))))).permute(0, 3, 1, 2)
 
     @torch.no_grad()
     def reparameterize(self) -> "UniRepLKBlock":

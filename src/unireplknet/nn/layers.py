@@ -1,14 +1,13 @@
 """Small layers that the block is made of."""
 
 import torch
-from timm.layers import register_notrace_module
 from torch import Tensor, nn
 
+from unireplknet.nn.feedforward import global_response_norm
 from unireplknet.nn.reparam import fold_bn, fold_dtype
 from unireplknet.ops import depthwise_conv2d
 
 
-@register_notrace_module  # the operation looks at shapes
 class DepthwiseConv2d(nn.Conv2d):
     """Depthwise convolution, stride 1, "same" zero padding, computed by :func:`unireplknet.depthwise_conv2d`.
 
@@ -48,12 +47,8 @@ class DepthwiseConv2d(nn.Conv2d):
         return depthwise_conv2d(x, self.weight, self.bias, self.dilation[0])
 
 
-@register_notrace_module  # reads the dtype of its input
 class GlobalResponseNorm(nn.Module):
-    """Global Response Normalization over channels-last maps, statistics in float32.
-
-    Half-precision activations near 1e4 have spatial norms that half precision cannot hold, so the norms and
-    their ratio stay in float32 (float64 for float64 input) and only the resulting factor is cast back.
+    """Global Response Normalization over channels-last maps.
 
     Args:
         dim: Channels.
@@ -81,11 +76,7 @@ class GlobalResponseNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise x of shape (B, H, W, dim); same shape out."""
-        stats = torch.promote_types(x.dtype, torch.float32)
-        norm = torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True, dtype=stats)
-        ratio = norm / (norm.mean(dim=-1, keepdim=True) + self.eps)
-        x = x * (1 + self.weight * ratio).to(x.dtype)
-        return x if self.bias is None else x + self.bias.to(x.dtype)
+        return global_response_norm(x.permute(0, 3, 1, 2), self.weight, self.bias, self.eps).permute(0, 2, 3, 1)
 
     def extra_repr(self) -> str:
         """Shown in the model's repr."""
@@ -145,3 +136,18 @@ def fold_into(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
     """
     weight = conv.weight.to(fold_dtype(conv.weight))
     set_weight_and_bias(conv, *fold_bn(weight, conv.bias, norm))
+
+
+def is_untouched(module: nn.Module, *classes: type[nn.Module]) -> bool:
+    """Whether a module is exactly of one of the classes and nobody hooked into it.
+
+    A fused computation may stand in for the call of such a module, and of no other: a hook, a parametrization,
+    a quantised or adapted replacement all expect to be called.
+    """
+    hooks = (
+        module._forward_hooks,
+        module._forward_pre_hooks,
+        module._backward_hooks,
+        module._backward_pre_hooks,
+    )
+    return type(module) in classes and not any(hooks)

@@ -52,6 +52,22 @@ def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, dila
     return _backend(x, weight, dilation).depthwise_conv2d(x, weight, bias, dilation)
 
 
+def depthwise_grad_weight(x: Tensor, grad: Tensor, weight: Tensor, dilation: int = 1) -> Tensor:
+    """Gradient of `depthwise_conv2d` with respect to its weight, for functions with a backward pass of their own.
+
+    Args:
+        x: The convolution's input, of shape (B, C, H, W).
+        grad: Gradient of its output, same shape and dtype.
+        weight: Its kernels, of shape (C, 1, KH, KW).
+        dilation: Its dilation.
+
+    Returns:
+        Gradient in the shape and dtype of ``weight``.
+    """
+    kernel_size = (weight.shape[2], weight.shape[3])
+    return _backend(x, weight, dilation).grad_weight(x, grad, kernel_size, dilation).to(weight.dtype)
+
+
 @contextlib.contextmanager
 def use_backend(name: str) -> Iterator[None]:
     """Run every `depthwise_conv2d` inside the block on one backend, in all threads.

@@ -2,6 +2,7 @@
 
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.grad import conv2d_weight
 
 
 def can_use(x: Tensor, weight: Tensor, dilation: int) -> str | None:
@@ -13,3 +14,10 @@ def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: i
     """Stride-1, "same" depthwise convolution; see `unireplknet.ops.depthwise_conv2d`."""
     padding = [(size - 1) // 2 * dilation for size in weight.shape[2:]]
     return F.conv2d(x, weight, bias, padding=padding, dilation=dilation, groups=weight.shape[0])
+
+
+def grad_weight(x: Tensor, grad: Tensor, kernel_size: tuple[int, int], dilation: int) -> Tensor:
+    """Gradient of the convolution with respect to its kernels, of shape (C, 1, KH, KW)."""
+    channels = x.shape[1]
+    padding = [(size - 1) // 2 * dilation for size in kernel_size]
+    return conv2d_weight(x, (channels, 1, *kernel_size), grad, padding=padding, dilation=dilation, groups=channels)

@@ -1,0 +1,182 @@
+"""Batch statistics as BatchNorm takes them, on one process or synchronised over several."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+Group = Any
+"""A torch.distributed process group, or None for statistics of this process alone."""
+
+
+def batch_stats(y: Tensor, group: Group = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean and biased variance of each channel, in float32 for half precision.
+
+    Args:
+        y: Map of shape (B, C, H, W).
+        group: Processes whose maps are taken together.
+
+    Returns:
+        Mean and variance of shape (C,), and the number of values per channel, all of them tensors.
+    """
+    y = y.to(torch.promote_types(y.dtype, torch.float32))
+    variance, mean = torch.var_mean(y, (0, 2, 3), correction=0)
+    count = torch.tensor(y.numel() // y.shape[1], dtype=mean.dtype, device=y.device)
+    return (mean, variance, count) if group is None else _combine(mean, variance, count, group)
+
+
+def _combine(mean: Tensor, variance: Tensor, count: Tensor, group: Group) -> tuple[Tensor, Tensor, Tensor]:
+    # Means first, then squares around the common mean: sums of squares would cancel.
+    total = torch.cat([mean * count, count[None]])
+    dist.all_reduce(total, group=group)
+    common, whole = total[:-1] / total[-1], total[-1]
+    square = (variance + (mean - common) ** 2) * count
+    dist.all_reduce(square, group=group)
+    return common, square / whole, whole
+
+
+def batch_norm_backward(
+    grad: Tensor, y: Tensor, gamma: Tensor, mean: Tensor, rstd: Tensor, count: Tensor, group: Group = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of a BatchNorm with batch statistics.
+
+    Args:
+        grad: Gradient of the norm's output, of shape (B, C, H, W).
+        y: The norm's input, same shape.
+        gamma: The norm's weight, of shape (C,).
+        mean: Batch mean, of shape (C,).
+        rstd: 1 / sqrt(variance + eps), of shape (C,).
+        count: Values per channel that the statistics were taken over.
+        group: Processes that they were taken over.
+
+    Returns:
+        Gradients of the input, of gamma and of beta. The latter two are this process's own, as for any other
+        parameter: averaging them over processes is the trainer's part.
+    """
+    if group is None:
+        return torch.ops.aten.native_batch_norm_backward(
+            grad, y, gamma, None, None, mean, rstd, True, 0.0, [True, True, True]
+        )
+    wide = mean.dtype
+    shape = (slice(None), None, None)
+    centred = y.to(wide) - mean[shape]
+    dbeta = grad.to(wide).sum((0, 2, 3))
+    dgamma = (grad.to(wide) * centred).sum((0, 2, 3)) * rstd
+    sums = torch.stack([dbeta, dgamma])
+    dist.all_reduce(sums, group=group)
+    mean_grad, mean_dot = sums / count
+    scale = gamma.to(wide) * rstd
+    dy = (grad.to(wide) - mean_grad[shape] - centred * (rstd * mean_dot)[shape]) * scale[shape]
+    return dy.to(grad.dtype), dgamma, dbeta
+
+
+@torch.no_grad()
+def update_statistics(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, count: Tensor) -> None:
+    """Update a norm's running statistics from a batch, as its own forward would.
+
+    Args:
+        norm: A BatchNorm with a momentum.
+        mean: Batch mean, of shape (C,).
+        variance: Biased batch variance, of shape (C,).
+        count: Values per channel.
+    """
+    if not norm.track_running_stats or norm.running_mean is None or norm.running_var is None:
+        return
+    assert norm.num_batches_tracked is not None, "kept beside the running statistics"
+    assert norm.momentum is not None, "the caller's part: a plain average takes the plain path"
+    norm.num_batches_tracked.add_(1)
+    norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), norm.momentum)
+    unbiased = variance * (count / (count - 1))
+    norm.running_var.lerp_(unbiased.to(norm.running_var.dtype), norm.momentum)
+
+
+class SyncBatchNorm2d(nn.BatchNorm2d):
+    """BatchNorm2d whose training statistics are taken over several processes, on any device.
+
+    PyTorch's own SyncBatchNorm takes GPU tensors only. In eval mode, and without torch.distributed, it is a
+    plain BatchNorm2d. Made by :func:`synchronise_batch_norms`.
+    """
+
+    process_group: Group = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise x of shape (B, C, H, W)."""
+        group = sync_group(self) if self.training else None
+        if group is None:
+            return super().forward(x)
+        y, mean, variance, count = _SyncBatchNorm.apply(x, self.weight, self.bias, self.eps, group)
+        update_statistics(self, mean, variance, count)
+        return y
+
+
+class _SyncBatchNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, gamma: Tensor, beta: Tensor, eps: float, group: Group
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        mean, variance, count = batch_stats(x, group)
+        rstd = torch.rsqrt(variance + eps)
+        scale = gamma * rstd
+        ctx.mark_non_differentiable(mean, variance, count)
+        ctx.save_for_backward(x, gamma, mean, rstd, count)
+        ctx.group = group
+        y = x * scale[:, None, None] + (beta - mean * scale)[:, None, None]
+        return y.to(x.dtype), mean, variance, count
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Any, ...]:
+        x, gamma, mean, rstd, count = ctx.saved_tensors
+        dx, dgamma, dbeta = batch_norm_backward(grad, x, gamma, mean, rstd, count, ctx.group)
+        return dx, dgamma.to(gamma.dtype), dbeta.to(gamma.dtype), None, None
+
+
+def sync_group(norm: nn.BatchNorm2d) -> Group:
+    """The processes that a norm's training statistics are taken over; None for this one alone."""
+    if not isinstance(norm, SyncBatchNorm2d) or not dist.is_available() or not dist.is_initialized():
+        return None
+    return norm.process_group or dist.group.WORLD
+
+
+def synchronise_batch_norms(model: nn.Module, process_group: Group = None) -> nn.Module:
+    """Make every BatchNorm2d of a model take its training statistics over several processes, in place.
+
+    The published recipes do not; it helps where a device holds few samples, as in detection.
+
+    Args:
+        model: The model.
+        process_group: The processes; None for all.
+
+    Returns:
+        The model.
+    """
+    for module in model.modules():
+        if type(module) is nn.BatchNorm2d:
+            # Same parameters, buffers and hooks: only how it takes statistics changes.
+            module.__class__ = SyncBatchNorm2d
+        if isinstance(module, SyncBatchNorm2d):
+            module.process_group = process_group
+    return model
+
+
+@contextmanager
+def frozen_statistics(model: nn.Module) -> Iterator[None]:
+    """Let BatchNorms use batch statistics but leave their running ones alone, as when a forward pass is repeated.
+
+    Norms with momentum None (a plain average of all batches) are not covered.
+
+    Args:
+        model: The modules inside which to do so.
+    """
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d) and m.momentum is not None]
+    before = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+        norm.num_batches_tracked = None if norm.num_batches_tracked is None else norm.num_batches_tracked.clone()
+    try:
+        yield
+    finally:
+        for norm, momentum, tracked in before:
+            norm.momentum, norm.num_batches_tracked = momentum, tracked

@@ -1,0 +1,168 @@
+"""The pointwise half of the block, linear - GELU - GRN - linear, with one hidden map saved instead of three.
+
+The hidden maps are four times as wide as the block and dominate its memory. The backward pass keeps the first
+layer's output alone and computes GELU and GRN again from it.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.overrides import handle_torch_function, has_torch_function
+
+from unireplknet.nn.precision import compute_dtype
+
+
+def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """A linear layer over the channels of a map.
+
+    Args:
+        x: Map of shape (B, C, H, W).
+        weight: Weight of shape (C_out, C).
+        bias: Bias of shape (C_out,).
+
+    Returns:
+        Map of shape (B, C_out, H, W), channels_last where the formulation wants it.
+    """
+    if x.is_cuda:
+        return F.linear(x.permute(0, 2, 3, 1), weight, bias).permute(0, 3, 1, 2)
+    return F.conv2d(x, weight[:, :, None, None], bias)
+
+
+def global_response_norm(g: Tensor, gamma: Tensor, beta: Tensor | None, eps: float) -> Tensor:
+    """Global Response Normalization of a map, statistics in float32 for half precision.
+
+    Half-precision activations near 1e4 have spatial norms that half precision cannot hold, so the norms and
+    their ratio stay in float32 and only the resulting factor is cast back.
+
+    Args:
+        g: Map of shape (B, C, H, W).
+        gamma: Weight of shape (C,).
+        beta: Bias of shape (C,), or None.
+        eps: Added to the mean norm.
+
+    Returns:
+        Map of shape (B, C, H, W).
+
+    Source:
+        ConvNeXt V2, section 3.
+    """
+    norm, mean = _grn_norms(g, eps)
+    return _rescale(g, _grn_scale(gamma, norm / mean), beta)
+
+
+def _grn_norms(g: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    wide = g.to(torch.promote_types(g.dtype, torch.float32))
+    norm = wide.square().sum((2, 3), keepdim=True).sqrt()
+    return norm, norm.mean(1, keepdim=True) + eps
+
+
+def _grn_scale(gamma: Tensor, ratio: Tensor) -> Tensor:
+    return 1 + gamma[:, None, None] * ratio
+
+
+def _rescale(g: Tensor, scale: Tensor, beta: Tensor | None) -> Tensor:
+    scale = scale.to(g.dtype)
+    return g * scale if beta is None else torch.addcmul(beta.to(g.dtype)[:, None, None], g, scale)
+
+
+def feed_forward(
+    x: Tensor,
+    weight1: Tensor,
+    bias1: Tensor,
+    gamma: Tensor,
+    beta: Tensor | None,
+    weight2: Tensor,
+    bias2: Tensor | None,
+    eps: float,
+) -> Tensor:
+    """Linear, GELU, GRN, linear over the channels of a map; differentiable once.
+
+    Args:
+        x: Map of shape (B, C, H, W).
+        weight1: First weight, (4C, C).
+        bias1: First bias, (4C,).
+        gamma: GRN's weight, (4C,).
+        beta: GRN's bias, (4C,), or None in merged form.
+        weight2: Second weight, (C, 4C).
+        bias2: Second bias, (C,), in merged form, or None.
+        eps: GRN's eps.
+
+    Returns:
+        Map of shape (B, C, H, W).
+    """
+    tensors = (x, weight1, bias1, gamma, beta, weight2, bias2)
+    if has_torch_function(tensors):
+        return handle_torch_function(feed_forward, tensors, *tensors, eps)
+    if torch.compiler.is_exporting() or not _needs_gradient(tensors):
+        g = global_response_norm(F.gelu(pointwise(x, weight1, bias1)), gamma, beta, eps)
+        return pointwise(g, weight2, bias2)
+    dtype = compute_dtype(x)
+    x, weight1, bias1, weight2 = x.to(dtype), weight1.to(dtype), bias1.to(dtype), weight2.to(dtype)
+    bias2 = None if bias2 is None else bias2.to(dtype)
+    with torch.autocast(x.device.type, enabled=False):
+        return _FeedForward.apply(x, weight1, bias1, gamma, beta, weight2, bias2, eps)
+
+
+def _needs_gradient(tensors: Sequence[Tensor | None]) -> bool:
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+
+
+class _FeedForward(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight1: Tensor,
+        bias1: Tensor,
+        gamma: Tensor,
+        beta: Tensor | None,
+        weight2: Tensor,
+        bias2: Tensor | None,
+        eps: float,
+    ) -> Tensor:
+        h = pointwise(x, weight1, bias1)
+        g = F.gelu(h)
+        norm, mean = _grn_norms(g, eps)
+        z = _rescale(g, _grn_scale(gamma, norm / mean), beta)
+        ctx.save_for_backward(x, weight1, h, gamma, beta, weight2, norm, mean)
+        return pointwise(z, weight2, bias2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight1, h, gamma, beta, weight2, norm, mean = ctx.saved_tensors
+        ratio = norm / mean
+        scale = _grn_scale(gamma, ratio)
+        g = F.gelu(h)
+        z = _rescale(g, scale, beta)
+        dweight2 = _outer(grad, z)
+        dz = pointwise(grad, weight2.t())
+        dbias2, dbeta = grad.sum((0, 2, 3)), dz.sum((0, 2, 3))
+        dot = torch.mul(dz, g, out=z).sum((2, 3), keepdim=True, dtype=norm.dtype)
+        dratio = dot * gamma[:, None, None]
+        dnorm = (dratio - (dratio * ratio).mean(1, keepdim=True)) / mean
+        # A channel that is zero everywhere has a norm without gradient; PyTorch takes zero for it as well.
+        pull = torch.where(norm > 0, dnorm / norm, 0)
+        dg = dz.mul_(scale.to(dz.dtype)).addcmul_(g, pull.to(dz.dtype))
+        dh = torch.ops.aten.gelu_backward(dg, h)
+        dx = pointwise(dh, weight1.t()) if ctx.needs_input_grad[0] else None
+        dgamma = (dot * ratio).sum((0, 2, 3))
+        return (
+            dx,
+            _outer(dh, x),
+            dh.sum((0, 2, 3)),
+            dgamma.to(gamma.dtype),
+            None if beta is None else dbeta.to(beta.dtype),
+            dweight2,
+            dbias2 if ctx.needs_input_grad[6] else None,
+            None,
+        )
+
+
+def _outer(grad: Tensor, x: Tensor) -> Tensor:
+    """Gradient (C_out, C) of a pointwise layer's weight: grad times x, summed over all pixels."""
+    return grad.permute(0, 2, 3, 1).flatten(0, 2).t() @ x.permute(0, 2, 3, 1).flatten(0, 2)

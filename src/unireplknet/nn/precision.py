@@ -1,0 +1,16 @@
+"""The dtype that fused computations run in under autocast, which does not look inside them."""
+
+import torch
+from torch import Tensor
+
+
+def compute_dtype(x: Tensor) -> torch.dtype:
+    """Autocast's dtype where that is on, else the tensor's own.
+
+    Args:
+        x: The tensor that autocast would convert.
+    """
+    device = x.device.type
+    if x.dtype != torch.float64 and torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        return torch.get_autocast_dtype(device)
+    return x.dtype

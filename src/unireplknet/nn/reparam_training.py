@@ -1,0 +1,88 @@
+"""The Dilated Reparam Block's training step: y = sum over branches of BN_i(conv_i(x)), with one saved activation.
+
+Composed from modules, six branches keep six convolution outputs for the backward pass. Here each branch's output
+lives only until its statistics are known and it has been added to the sum; the backward pass convolves again.
+Gradients are exact, and each branch's real BatchNorm2d ends the step with the statistics it would have given
+itself: the function returns them, and :func:`reparam_train` updates the modules outside of it.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unireplknet.nn.batch_stats import Group, batch_norm_backward, batch_stats, sync_group, update_statistics
+from unireplknet.nn.precision import compute_dtype
+from unireplknet.ops import depthwise_conv2d, depthwise_grad_weight
+
+
+def reparam_train(
+    x: Tensor, weights: Sequence[Tensor], dilations: Sequence[int], norms: Sequence[nn.BatchNorm2d]
+) -> Tensor:
+    """Sum of the branches with batch statistics; updates the norms' running statistics.
+
+    Args:
+        x: Input of shape (B, C, H, W).
+        weights: Kernels of each branch, of shape (C, 1, k, k).
+        dilations: Dilation r of each branch.
+        norms: BatchNorm of each branch, in training mode, with a momentum; affine.
+
+    Returns:
+        Output of shape (B, C, H, W).
+
+    Source:
+        Section 3.2.2 of the paper.
+    """
+    group = sync_group(norms[0])
+    parameters = [p for w, norm in zip(weights, norms, strict=True) for p in (w, norm.weight, norm.bias)]
+    x, eps = x.to(compute_dtype(x)), [norm.eps for norm in norms]
+    with torch.autocast(x.device.type, enabled=False):
+        y, means, variances, count = _ReparamTrain.apply(x, tuple(dilations), eps, group, *parameters)
+    for norm, mean, variance in zip(norms, means.unbind(), variances.unbind(), strict=True):
+        update_statistics(norm, mean, variance, count)
+    return y
+
+
+class _ReparamTrain(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, dilations: Sequence[int], eps: Sequence[float], group: Group, *parameters: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        total = torch.zeros_like(x)
+        means, variances, rstds, shifts = [], [], [], []
+        for i, r in enumerate(dilations):
+            weight, gamma, beta = parameters[3 * i : 3 * i + 3]
+            y = depthwise_conv2d(x, weight, None, r)
+            mean, variance, count = batch_stats(y, group)
+            rstd = torch.rsqrt(variance + eps[i])
+            scale = gamma * rstd
+            total.addcmul_(y, scale.to(y.dtype)[:, None, None])
+            means.append(mean)
+            variances.append(variance)
+            rstds.append(rstd)
+            shifts.append(beta - mean * scale)
+        total.add_(torch.stack(shifts).sum(0).to(total.dtype)[:, None, None])
+        statistics = torch.stack(means), torch.stack(variances), count
+        ctx.mark_non_differentiable(*statistics)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(x, statistics[0], torch.stack(rstds), count, *parameters)
+        ctx.dilations, ctx.group = dilations, group
+        return total, *statistics
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Any, ...]:
+        x, means, rstds, count, *parameters = ctx.saved_tensors
+        if grad is None:
+            return (None,) * (4 + len(parameters))
+        grad_x: Tensor | None = None
+        grads: list[Tensor | None] = []
+        for i, r in enumerate(ctx.dilations):
+            weight, gamma, _ = parameters[3 * i : 3 * i + 3]
+            y = depthwise_conv2d(x, weight, None, r)
+            dy, dgamma, dbeta = batch_norm_backward(grad, y, gamma, means[i], rstds[i], count, ctx.group)
+            if ctx.needs_input_grad[0]:
+                dx = depthwise_conv2d(dy, weight.flip(2, 3), None, r)
+                grad_x = dx if grad_x is None else grad_x + dx
+            grads += [depthwise_grad_weight(x, dy, weight, r), dgamma.to(gamma.dtype), dbeta.to(gamma.dtype)]
+        return grad_x, None, None, None, *grads
