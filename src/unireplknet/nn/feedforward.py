@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.overrides import handle_torch_function, has_torch_function
 
-from unireplknet.nn.precision import compute_dtype
+from unireplknet.nn.precision import compute_dtype, without_autocast
 
 
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -103,7 +103,7 @@ def feed_forward(
     dtype = compute_dtype(x)
     x, weight1, bias1, weight2 = x.to(dtype), weight1.to(dtype), bias1.to(dtype), weight2.to(dtype)
     bias2 = None if bias2 is None else bias2.to(dtype)
-    with torch.autocast(x.device.type, enabled=False):
+    with without_autocast(x):
         return _FeedForward.apply(x, weight1, bias1, gamma, beta, weight2, bias2, eps)
 
 

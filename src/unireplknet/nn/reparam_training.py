@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from unireplknet.nn.batch_stats import Group, batch_norm_backward, batch_stats, sync_group, update_statistics
-from unireplknet.nn.precision import compute_dtype
+from unireplknet.nn.precision import compute_dtype, without_autocast
 from unireplknet.ops import depthwise_conv2d, depthwise_grad_weight
 
 
@@ -37,7 +37,7 @@ def reparam_train(
     group = sync_group(norms[0])
     parameters = [p for w, norm in zip(weights, norms, strict=True) for p in (w, norm.weight, norm.bias)]
     x, eps = x.to(compute_dtype(x)), [norm.eps for norm in norms]
-    with torch.autocast(x.device.type, enabled=False):
+    with without_autocast(x):
         y, means, variances, count = _ReparamTrain.apply(x, tuple(dilations), eps, group, *parameters)
     for norm, mean, variance in zip(norms, means.unbind(), variances.unbind(), strict=True):
         update_statistics(norm, mean, variance, count)
