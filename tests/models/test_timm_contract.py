@@ -605,6 +605,7 @@ def test_a_merged_model_keeps_the_contract() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("merged", [False, True])
 def test_compile(merged: bool) -> None:
     model, x = create(), image()
