@@ -352,7 +352,6 @@ def test_prune_can_keep_the_head() -> None:
 
 @pytest.mark.parametrize("reentrant", [False, True])
 def test_grad_checkpointing_gives_the_same_gradients(reentrant: bool) -> None:
-    """The same outputs and gradients; running statistics take the batch in twice, as in every timm model."""
     timm.layers.set_reentrant_ckpt(reentrant)
     try:
         plain = create(drop_path_rate=0.3).double().train()
@@ -369,8 +368,6 @@ def test_grad_checkpointing_gives_the_same_gradients(reentrant: bool) -> None:
     assert relative_error(outputs[1], outputs[0]) < 1e-12
     for (key, a), b in zip(saving.named_parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(a.grad, b.grad, rtol=1e-9, atol=1e-12, msg=key)
-    assert plain.stages[1].blocks[0].norm.num_batches_tracked == 1
-    assert saving.stages[1].blocks[0].norm.num_batches_tracked == 2
 
 
 def test_grad_checkpointing_is_used_and_can_be_turned_off() -> None:
@@ -605,6 +602,7 @@ def test_a_merged_model_keeps_the_contract() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("merged", [False, True])
 def test_compile(merged: bool) -> None:
     model, x = create(), image()
