@@ -64,9 +64,11 @@ def _grn_scale(gamma: Tensor, ratio: Tensor) -> Tensor:
     return 1 + gamma[:, None, None] * ratio
 
 
-def _rescale(g: Tensor, scale: Tensor, beta: Tensor | None) -> Tensor:
+def _rescale(g: Tensor, scale: Tensor, beta: Tensor | None, out: Tensor | None = None) -> Tensor:
     scale = scale.to(g.dtype)
-    return g * scale if beta is None else torch.addcmul(beta.to(g.dtype)[:, None, None], g, scale)
+    if beta is None:
+        return torch.mul(g, scale, out=out)
+    return torch.addcmul(beta.to(g.dtype)[:, None, None], g, scale, out=out)
 
 
 def feed_forward(
@@ -127,7 +129,7 @@ class _FeedForward(torch.autograd.Function):
         h = pointwise(x, weight1, bias1)
         g = F.gelu(h)
         norm, mean = _grn_norms(g, eps)
-        z = _rescale(g, _grn_scale(gamma, norm / mean), beta)
+        z = _rescale(g, _grn_scale(gamma, norm / mean), beta, out=g)
         ctx.save_for_backward(x, weight1, h, gamma, beta, weight2, norm, mean)
         return pointwise(z, weight2, bias2)
 

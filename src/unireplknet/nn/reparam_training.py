@@ -75,6 +75,7 @@ class _ReparamTrain(torch.autograd.Function):
         x, means, rstds, count, *parameters = ctx.saved_tensors
         if grad is None:
             return (None,) * (4 + len(parameters))
+        planes = x.contiguous()  # what the weight gradients of all branches read
         grad_x: Tensor | None = None
         grads: list[Tensor | None] = []
         for i, r in enumerate(ctx.dilations):
@@ -83,6 +84,6 @@ class _ReparamTrain(torch.autograd.Function):
             dy, dgamma, dbeta = batch_norm_backward(grad, y, gamma, means[i], rstds[i], count, ctx.group)
             if ctx.needs_input_grad[0]:
                 dx = depthwise_conv2d(dy, weight.flip(2, 3), None, r)
-                grad_x = dx if grad_x is None else grad_x + dx
-            grads += [depthwise_grad_weight(x, dy, weight, r), dgamma.to(gamma.dtype), dbeta.to(gamma.dtype)]
+                grad_x = dx if grad_x is None else grad_x.add_(dx)
+            grads += [depthwise_grad_weight(planes, dy, weight, r), dgamma.to(gamma.dtype), dbeta.to(gamma.dtype)]
         return grad_x, None, None, None, *grads
