@@ -1,6 +1,5 @@
 """The public depthwise convolution."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 

@@ -1,0 +1,407 @@
+"""Weights on disk: the released checkpoints, our safetensors, and everything that users make of them.
+
+A file is read in three steps, none of which looks at the next: :func:`read_state` gets plain tensors from it
+without executing code, :func:`from_released` puts them under our names, and :func:`fit_state` makes them fit one
+model (branch order, larger kernels, other class counts and input channels) or says why they cannot.
+
+The names of the released files are known from the authors' class; the files themselves were not at hand.
+"""
+
+import json
+import logging
+import pickle
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from timm.models import adapt_input_conv, clean_state_dict, load_state_dict
+from torch import Tensor
+
+from unireplknet.nn.blocks import DilatedReparamConv
+from unireplknet.nn.layers import DepthwiseConv2d
+from unireplknet.nn.reparam import Branches, pad_kernel
+
+if TYPE_CHECKING:
+    from unireplknet.models.backbone import UniRepLKNet
+
+HUB_ID = "DingXiaoH/UniRepLKNet"
+WEIGHTS_FILE = "model.safetensors"
+_BRANCHES = "branches"  # metadata: the (k, r) of every Dilated Reparam Block, which no tensor's shape tells
+
+logger = logging.getLogger(__name__)
+
+State = dict[str, Tensor]
+Pairs = Mapping[str, Branches]
+"""Branches of each Dilated Reparam Block by the block's name, the large kernel not among them."""
+
+
+class WeightsError(ValueError):
+    """A weights file that cannot be used; the message says why in one line."""
+
+
+# Ours beside theirs, whole prefixes up to a dot or the end; the first that matches counts.
+_NAMES = (
+    ("stem.conv1", "downsample_layers.0.0"),
+    ("stem.norm1", "downsample_layers.0.1"),
+    ("stem.conv2", "downsample_layers.0.3"),
+    ("stem.norm2", "downsample_layers.0.4"),
+    ("stages.{i}.downsample.conv", "downsample_layers.{i}.0"),
+    ("stages.{i}.downsample.norm", "downsample_layers.{i}.1"),
+    ("stages.{i}.blocks.{j}.dwconv.branches.0.conv", "stages.{i}.{j}.dwconv.lk_origin"),
+    ("stages.{i}.blocks.{j}.dwconv.branches.0.bn", "stages.{i}.{j}.dwconv.origin_bn"),
+    ("stages.{i}.blocks.{j}.dwconv", "stages.{i}.{j}.dwconv"),
+    ("stages.{i}.blocks.{j}.norm", "stages.{i}.{j}.norm"),
+    ("stages.{i}.blocks.{j}.extra.fc1", "stages.{i}.{j}.se.down"),
+    ("stages.{i}.blocks.{j}.extra.fc2", "stages.{i}.{j}.se.up"),
+    ("stages.{i}.blocks.{j}.pwconv1", "stages.{i}.{j}.pwconv1.1"),
+    ("stages.{i}.blocks.{j}.grn.weight", "stages.{i}.{j}.act.1.gamma"),
+    ("stages.{i}.blocks.{j}.grn.bias", "stages.{i}.{j}.act.1.beta"),
+    ("stages.{i}.blocks.{j}.pwconv2", "stages.{i}.{j}.pwconv2.0"),
+    ("stages.{i}.blocks.{j}.norm2", "stages.{i}.{j}.pwconv2.2"),
+    ("stages.{i}.blocks.{j}.layer_scale", "stages.{i}.{j}.gamma"),
+    ("head.norm", "norm"),
+    ("head.fc", "head"),
+)
+_BRANCH = re.compile(r"(stages\.\d+\.blocks\.\d+\.dwconv)\.branches\.(\d+)\.(conv|bn)\.")
+_DILATED = re.compile(r"stages\.(\d+)\.(\d+)\.dwconv\.dil_(conv|bn)_k(\d+)_(\d+)\.")
+
+
+def _renamer(source: int) -> list[tuple[re.Pattern[str], str]]:
+    rules = []
+    for names in _NAMES:
+        pattern = re.escape(names[source]).replace(r"\{i\}", r"(?P<i>\d+)").replace(r"\{j\}", r"(?P<j>\d+)")
+        target = names[1 - source].replace("{i}", r"\g<i>").replace("{j}", r"\g<j>")
+        rules.append((re.compile(rf"^{pattern}(?=\.|$)"), target))
+    return rules
+
+
+_TO_RELEASED, _FROM_RELEASED = _renamer(0), _renamer(1)
+
+
+def _rename(key: str, rules: list[tuple[re.Pattern[str], str]]) -> str | None:
+    for pattern, target in rules:
+        renamed, count = pattern.subn(target, key)
+        if count:
+            return renamed
+    return None
+
+
+def is_released(keys: Iterable[str]) -> bool:
+    """Whether a state dict uses the authors' names."""
+    return any(key.startswith("downsample_layers.") for key in keys)
+
+
+def is_merged(keys: Iterable[str]) -> bool:
+    """Whether a state dict, in either naming, is of a merged network."""
+    return not any(key.endswith("running_var") for key in keys)
+
+
+def from_released(state: Mapping[str, Tensor]) -> tuple[State, dict[str, Branches]]:
+    """Put a released state dict under our names.
+
+    Args:
+        state: Tensors under the authors' names, in training or merged form.
+
+    Returns:
+        The tensors under our names, values untouched (GRN's vectors become 1-D), and the branches found in each
+        Dilated Reparam Block, numbered from 1 in the order of the file. Names that we do not know stay.
+    """
+    merged = is_merged(state)
+    pairs: dict[str, list[tuple[int, int]]] = {}
+    renamed = {}
+    for key, value in state.items():
+        if match := _DILATED.match(key):
+            block = f"stages.{match[1]}.blocks.{match[2]}.dwconv"
+            found = pairs.setdefault(block, [])
+            pair = (int(match[4]), int(match[5]))
+            if pair not in found:
+                found.append(pair)
+            name = f"{block}.branches.{found.index(pair) + 1}.{match[3]}.{key[match.end() :]}"
+        else:
+            name = _rename(key, _FROM_RELEASED) or key
+            if merged:
+                name = name.replace(".branches.0.conv.", ".")
+        renamed[name] = value.flatten() if ".grn." in name else value
+    return renamed, {block: tuple(found) for block, found in pairs.items()}
+
+
+def to_released(model: "UniRepLKNet") -> State:
+    """The model's state dict in the authors' layout, training or merged form as the model is.
+
+    Args:
+        model: A network that the authors' class can express.
+
+    Returns:
+        Tensors under the authors' names.
+
+    Raises:
+        WeightsError: If some parameter, or two equal branches, have no place in that layout.
+    """
+    released: State = {}
+    for key, value in model.state_dict().items():
+        name = _released_name(key, model)
+        if name is None or name in released:
+            raise WeightsError(f"the released layout has no name for {key}")
+        if ".grn." in key:
+            value = value.reshape(1, 1, 1, -1)
+        released[name] = value
+    return released
+
+
+def _released_name(key: str, model: "UniRepLKNet") -> str | None:
+    name = _rename(key, _TO_RELEASED)
+    if name is None:
+        return None
+    match = _BRANCH.match(key)
+    if match and match[2] != "0":
+        k, r = cast(DilatedReparamConv, model.get_submodule(match[1])).pairs[int(match[2]) - 1]
+        return re.sub(r"branches\.\d+\.(conv|bn)", rf"dil_\1_k{k}_{r}", name)
+    dwconv, _, leaf = key.rpartition(".")
+    if dwconv.endswith(".dwconv") and cast(DepthwiseConv2d, model.get_submodule(dwconv)).kernel_size[0] >= 7:
+        if not model.merged:
+            return None
+        return name.replace(f".dwconv.{leaf}", f".dwconv.lk_origin.{leaf}")
+    return name
+
+
+def read_state(path: str | Path, use_ema: bool = True) -> tuple[State, dict[str, str]]:
+    """Read plain tensors from a file, executing nothing.
+
+    Args:
+        path: A .safetensors file, or a .pth file holding a state dict, bare or wrapped (``model``,
+            ``model_ema``, ``state_dict``, ``module.`` prefixes). The ``argparse.Namespace`` that the authors'
+            training script stores beside the weights is allowed; any other object is refused.
+        use_ema: Prefer averaged weights where the file has both.
+
+    Returns:
+        The tensors by name, and the file's metadata (safetensors only).
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        WeightsError: If it is truncated, is no weights file, or would need code to be loaded.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no weights file at {path}")
+    metadata: dict[str, str] = {}
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, "pt") as file:
+                metadata = file.metadata() or {}
+        state: Any = load_state_dict(str(path), use_ema=use_ema)
+    except (RuntimeError, EOFError, OSError, SafetensorError, pickle.UnpicklingError, KeyError) as e:
+        reason = (
+            str(e).partition("\n")[0].removesuffix(" If this checkpoint is trusted, retry with weights_only=False.")
+        )
+        if "weights_only" in reason:
+            reason = "it holds Python objects other than tensors, which could run code, and was not loaded"
+        raise WeightsError(f"{path} is damaged or not a weights file: {reason}") from e
+    return _only_tensors(path, state), metadata
+
+
+def _only_tensors(path: Path, state: Any) -> State:
+    if not isinstance(state, Mapping) or not state:
+        raise WeightsError(f"{path} holds a {type(state).__name__}, expected a dict of tensors")
+    for key, value in state.items():
+        if not isinstance(value, Tensor):
+            raise WeightsError(f"{path}: {key} is a {type(value).__name__}, expected a tensor")
+    return clean_state_dict(dict(state))
+
+
+def fit_state(state: State, pairs: Pairs | None, model: "UniRepLKNet") -> State:
+    """Make tensors under our names fit one model, or say why they cannot.
+
+    The classifier stays as initialised where the class count differs, the stem is adapted to another number of
+    input channels, and kernels grow: a merged one by zeros around it; a Dilated Reparam Block keeps its branches
+    and statistics, pads its main kernel, and gets the branches it lacked with a zero BatchNorm weight, so that
+    eval outputs stay as they were.
+
+    Args:
+        state: Tensors under our names; not changed.
+        pairs: Branches of each Dilated Reparam Block in the file, or None where the file does not tell; they are
+            then taken to be the model's, and growing is refused.
+        model: The network, in the same form (training or merged) as the tensors.
+
+    Returns:
+        The tensors to load.
+
+    Raises:
+        WeightsError: If a kernel would have to shrink, or branches do not match.
+    """
+    state = dict(state)
+    for name, module in model.named_modules():
+        if isinstance(module, DilatedReparamConv) and f"{name}.branches.0.conv.weight" in state:
+            _fit_branches(state, name, module, None if pairs is None else pairs.get(name, ()))
+        elif isinstance(module, DepthwiseConv2d) and f"{name}.weight" in state:
+            _grow_kernel(state, f"{name}.weight", module.kernel_size[0])
+    _fit_stem(state, model)
+    _fit_classifier(state, model)
+    return state
+
+
+def _grow_kernel(state: State, key: str, size: int) -> None:
+    present = state[key].shape[-1]
+    if present > size:
+        raise WeightsError(f"{key} has kernel size {present}, the model has {size}: kernels grow but never shrink")
+    if present < size:
+        state[key] = pad_kernel(state[key], size)
+
+
+def _fit_branches(state: State, name: str, module: DilatedReparamConv, pairs: Branches | None) -> None:
+    own = module.pairs
+    present, size = state[f"{name}.branches.0.conv.weight"].shape[-1], module.kernel_size[0]
+    if pairs is None:
+        if present != size:
+            raise WeightsError(
+                f"{name} has kernel size {present} in the file and {size} in the model, and the file does not "
+                f"say which branches it has; save it with unireplknet.save_weights first"
+            )
+        return
+    left = dict(enumerate(map(tuple, pairs), start=1))
+    fitted = {0: 0}
+    for i, pair in enumerate(own, start=1):
+        if match := next((j for j, other in left.items() if other == pair), None):
+            fitted[i] = match
+            del left[match]
+    new = [i for i in range(1, len(own) + 1) if i not in fitted]
+    if left or (new and present == size):
+        union = [*pairs, *(own[i - 1] for i in new)] if present < size else list(pairs)
+        raise WeightsError(
+            f"{name} has branches {list(pairs)} in the file and {own} in the model; "
+            f"build the model with branches={{{size}: {union}}}"
+        )
+    prefix = f"{name}.branches."
+    old = {key.removeprefix(prefix): state.pop(key) for key in list(state) if key.startswith(prefix)}
+    for i, j in fitted.items():
+        for key, value in old.items():
+            if key.startswith(f"{j}."):
+                state[f"{prefix}{i}.{key.removeprefix(f'{j}.')}"] = value
+    _grow_kernel(state, f"{prefix}0.conv.weight", size)
+    for i in new:
+        for key, value in module.branches[i].state_dict().items():
+            silent = key in ("bn.weight", "bn.bias")
+            state[f"{prefix}{i}.{key}"] = torch.zeros_like(value) if silent else value
+
+
+def _fit_stem(state: State, model: "UniRepLKNet") -> None:
+    key = "stem.conv1.weight"
+    if key in state and (chans := state[key].shape[1]) != model.in_chans:
+        state[key] = adapt_input_conv(model.in_chans, state[key], base_chans=chans)
+        logger.warning("the stem was adapted from %d to %d input channels", chans, model.in_chans)
+
+
+def _fit_classifier(state: State, model: "UniRepLKNet") -> None:
+    key = "head.fc.weight"
+    if key not in state or (classes := state[key].shape[0]) == model.num_classes:
+        return
+    del state[key], state["head.fc.bias"]
+    if model.num_classes:
+        state |= {f"head.fc.{k}": v for k, v in model.head.fc.state_dict().items()}
+        logger.warning("the file classifies %d classes, the model %d: new classifier", classes, model.num_classes)
+
+
+def load_weights(model: "UniRepLKNet", source: str | Path, use_ema: bool = True) -> "UniRepLKNet":
+    """Load weights into a model, in place.
+
+    A merged file merges the model first. Class count, input channels and kernel sizes may differ from the file's,
+    see :func:`fit_state`.
+
+    Args:
+        model: The network.
+        source: A file (released .pth or a fine-tune of it, our .safetensors), a folder that holds
+            ``model.safetensors`` (a run, or ``save_pretrained``), or a Hub id ``owner/repository[/file]``.
+        use_ema: Prefer averaged weights where the file has both.
+
+    Returns:
+        The model.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        WeightsError: If the weights cannot be read or do not fit; the message says why.
+    """
+    path = find_weights(source)
+    state, metadata = read_state(path, use_ema)
+    pairs: Pairs | None = None
+    if is_released(state):
+        state, pairs = from_released(state)
+    elif _BRANCHES in metadata:
+        pairs = json.loads(metadata[_BRANCHES])
+    if is_merged(state):
+        model.reparameterize()
+    elif model.merged:
+        raise WeightsError(f"{path} is in training form and the model is merged: load before reparameterize()")
+    try:
+        state = fit_state(state, pairs, model)
+        _check_fit(state, model.state_dict())
+    except WeightsError as e:
+        raise WeightsError(f"{path}: {e}") from e
+    model.load_state_dict(state)
+    return model
+
+
+def _check_fit(state: State, own: Mapping[str, Tensor]) -> None:
+    def some(keys: list[str]) -> str:
+        return f"{len(keys)} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
+
+    missing = [key for key in own if key not in state]
+    extra = [key for key in state if key not in own]
+    if missing or extra:
+        parts = [f"lacks {some(missing)}"] * bool(missing) + [f"has unknown {some(extra)}"] * bool(extra)
+        raise WeightsError(f"does not fit the model: {', '.join(parts)}")
+    for key, value in own.items():
+        if state[key].shape != value.shape:
+            raise WeightsError(f"{key} is {tuple(state[key].shape)}, the model has {tuple(value.shape)}")
+
+
+def find_weights(source: str | Path) -> Path:
+    """The local file behind a path, a folder or a Hub id, downloaded if need be.
+
+    Args:
+        source: See :func:`load_weights`.
+
+    Returns:
+        Path of the file.
+
+    Raises:
+        FileNotFoundError: If there is no such file or folder.
+        WeightsError: If a Hub download fails.
+    """
+    path = Path(source)
+    if path.is_dir():
+        path = path / WEIGHTS_FILE
+    if path.is_file():
+        return path
+    hub = re.fullmatch(r"([\w.-]+/[\w.-]+)(?:/(.+))?", str(source).replace("\\", "/"))
+    if hub is None or path.parent.is_dir():
+        raise FileNotFoundError(f"no weights at {path}")
+    try:
+        return Path(hf_hub_download(hub[1], hub[2] or WEIGHTS_FILE))
+    except (HfHubHTTPError, OSError, ValueError) as e:
+        reason = str(e).partition("\n")[0]
+        raise WeightsError(f"{source} is neither a file here nor could it be had from the Hub: {reason}") from e
+
+
+def save_weights(model: "UniRepLKNet", path: str | Path) -> None:
+    """Write a model's weights as safetensors, with the branches of its Dilated Reparam Blocks as metadata.
+
+    Args:
+        model: The network, in training or merged form.
+        path: The file to write.
+    """
+    branches = {name: module.pairs for name, module in model.named_modules() if isinstance(module, DilatedReparamConv)}
+    state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    save_file(state, path, metadata={"format": "pt", _BRANCHES: json.dumps(branches)})
+
+
+def checkpoint_filter_fn(state: State, model: "UniRepLKNet") -> State:
+    """Hook for timm: a state dict in either naming, made to fit the model."""
+    if not is_released(state):
+        return state
+    state, pairs = from_released(state)
+    return fit_state(state, pairs, model)

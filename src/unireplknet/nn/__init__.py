@@ -1,0 +1,14 @@
+"""The network's parts, under the paper's names."""
+
+from unireplknet.nn.blocks import DilatedReparamConv, Downsample, Stem, UniRepLKBlock, reparameterize
+from unireplknet.nn.layers import DepthwiseConv2d, GlobalResponseNorm
+
+__all__ = [
+    "DepthwiseConv2d",
+    "DilatedReparamConv",
+    "Downsample",
+    "GlobalResponseNorm",
+    "Stem",
+    "UniRepLKBlock",
+    "reparameterize",
+]

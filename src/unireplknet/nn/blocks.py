@@ -1,0 +1,354 @@
+"""The parts of UniRepLKNet: Dilated Reparam Block, LarK and SmaK block, stem, downsampling."""
+
+from typing import Any, Literal, TypeVar, cast, get_args
+
+import torch
+from timm.layers import DropPath, LayerNorm2d, SqueezeExcite, register_notrace_module
+from torch import Tensor, nn
+
+from unireplknet.nn.layers import (
+    ConvBNReLU,
+    DepthwiseConv2d,
+    GlobalResponseNorm,
+    fold_into,
+    set_weight_and_bias,
+)
+from unireplknet.nn.reparam import (
+    Branches,
+    check_branches,
+    default_branches,
+    fold_bn,
+    fold_dtype,
+    merge_branch,
+)
+from unireplknet.ops import depthwise_conv2d
+
+Extra = Literal["se", "bottleneck", "pointwise", "depthwise", "none"]
+"""What gives a block depth beside its large kernel (guideline 1): SE, or row A, B or C of its ablation."""
+
+
+class ReparamBranch(nn.Module):
+    """One branch of a Dilated Reparam Block: a small, possibly dilated, depthwise convolution and BatchNorm.
+
+    Args:
+        dim: Channels C.
+        kernel_size: Kernel size k.
+        dilation: Dilation r.
+        dd: ``device`` and ``dtype`` of the parameters.
+    """
+
+    def __init__(self, dim: int, kernel_size: int, dilation: int = 1, **dd: Any) -> None:
+        super().__init__()
+        self.conv = DepthwiseConv2d(dim, kernel_size, dilation, **dd)
+        self.bn = nn.BatchNorm2d(dim, **dd)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve and normalise x of shape (B, C, H, W)."""
+        return self.bn(self.conv(x))
+
+    def merged_kernel(self, size: int) -> tuple[Tensor, Tensor]:
+        """The dense kernel of the given size and the bias that the branch equals in eval mode."""
+        weight = self.conv.weight
+        return merge_branch(weight.to(fold_dtype(weight)), self.bn, self.conv.dilation[0], size)
+
+
+@register_notrace_module  # which path it takes depends on its norms
+class DilatedReparamConv(nn.Module):
+    """Dilated Reparam Block: a large depthwise kernel and parallel dilated small ones, each with a BatchNorm.
+
+    In training the branches run side by side. In eval mode they are merged on the fly into the one K x K kernel
+    they equal, which costs as little as the merged network, stays differentiable in every branch parameter and
+    is formed anew at each call. :meth:`fuse` makes the merge permanent.
+
+    Args:
+        dim: Channels C.
+        kernel_size: Size K of the large kernel, odd.
+        branches: Pairs (k, r) of the parallel branches, (k-1)r+1 <= K; equal pairs may occur. None takes
+            :func:`~unireplknet.nn.reparam.default_branches`.
+        dd: ``device`` and ``dtype`` of the parameters.
+
+    Raises:
+        ValueError: If a branch does not fit into K.
+
+    Source:
+        Section 3.2.2 and figure 2 of the paper.
+    """
+
+    def __init__(self, dim: int, kernel_size: int, branches: Branches | None = None, **dd: Any) -> None:
+        super().__init__()
+        branches = default_branches(kernel_size) if branches is None else branches
+        check_branches(kernel_size, branches)
+        pairs = [(kernel_size, 1), *branches]
+        self.branches = nn.ModuleList(ReparamBranch(dim, k, r, **dd) for k, r in pairs)
+
+    @property
+    def main(self) -> DepthwiseConv2d:
+        """The large kernel's convolution, that of branch 0."""
+        return cast(ReparamBranch, self.branches[0]).conv
+
+    @property
+    def kernel_size(self) -> tuple[int, ...]:
+        """Size (K, K) of the large kernel."""
+        return self.main.kernel_size
+
+    @property
+    def pairs(self) -> list[tuple[int, int]]:
+        """The (k, r) of the branches beside the large kernel."""
+        convs = (cast(ReparamBranch, branch).conv for branch in self.branches[1:])
+        return [(conv.kernel_size[0], conv.dilation[0]) for conv in convs]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve x of shape (B, C, H, W); same shape out."""
+        norms = [cast(ReparamBranch, branch).bn for branch in self.branches]
+        if any(norm.training or norm.running_mean is None for norm in norms):
+            return sum(branch(x) for branch in self.branches)
+        weight, bias = (merged.to(self.main.weight.dtype) for merged in self.merged_kernel())
+        return depthwise_conv2d(x, weight, bias)
+
+    def merged_kernel(self) -> tuple[Tensor, Tensor]:
+        """The kernel and bias that the branches equal in eval mode.
+
+        Returns:
+            Kernels of shape (C, 1, K, K) and bias of shape (C,), in float64 where the device has it.
+        """
+        size = self.kernel_size[0]
+        merged = [cast(ReparamBranch, branch).merged_kernel(size) for branch in self.branches]
+        kernels, biases = zip(*merged, strict=True)
+        return torch.stack(kernels).sum(0), torch.stack(biases).sum(0)
+
+    @torch.no_grad()
+    def fuse(self, norm: nn.BatchNorm2d | None = None) -> DepthwiseConv2d:
+        """The single convolution that the branches equal; the method name is timm's hook for a replacement.
+
+        Args:
+            norm: A BatchNorm that follows, to be folded in as well.
+
+        Returns:
+            A depthwise convolution with bias, on the same device, of the same dtype and mode.
+        """
+        old = self.main.weight
+        fused = DepthwiseConv2d(old.shape[0], old.shape[-1], device=old.device, dtype=old.dtype)
+        fused.weight.requires_grad_(old.requires_grad)
+        weight, bias = self.merged_kernel()
+        set_weight_and_bias(fused, *((weight, bias) if norm is None else fold_bn(weight, bias, norm)))
+        return fused.train(self.training)
+
+
+class ExtraConvs(nn.Module):
+    """What rows A, B and C of the block ablation put in place of SE.
+
+    The paper names the convolutions only. We assume the position of SE (after the norm of the depthwise layer),
+    a BatchNorm after each convolution, ReLU between them, and a shortcut around the group; parameters and MACs
+    of all three rows then equal the printed ones.
+
+    Args:
+        dim: Channels C.
+        kind: "bottleneck" (A: 1x1 to C/4, depthwise 3x3, 1x1 back), "pointwise" (B: 1x1 to C/4 and back) or
+            "depthwise" (C: two depthwise 3x3).
+        dd: ``device`` and ``dtype`` of the parameters.
+
+    Source:
+        Table 3a of the journal version (table 1 of the paper).
+    """
+
+    def __init__(self, dim: int, kind: Extra, **dd: Any) -> None:
+        super().__init__()
+        hidden = dim if kind == "depthwise" else dim // 4
+        layers: list[nn.Conv2d] = []
+        if kind in ("bottleneck", "pointwise"):
+            layers = [nn.Conv2d(dim, hidden, 1, bias=False, **dd), nn.Conv2d(hidden, dim, 1, bias=False, **dd)]
+        if kind == "bottleneck":
+            layers.insert(1, DepthwiseConv2d(hidden, 3, **dd))
+        if kind == "depthwise":
+            layers = [DepthwiseConv2d(dim, 3, **dd), DepthwiseConv2d(dim, 3, **dd)]
+        last = len(layers) - 1
+        self.layers = nn.Sequential(*(ConvBNReLU(conv, relu=i < last, **dd) for i, conv in enumerate(layers)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x of shape (B, C, H, W); same shape out."""
+        return x + self.layers(x)
+
+    def reparameterize(self) -> None:
+        """Fold the norms into the convolutions, in place."""
+        for layer in self.layers:
+            cast(ConvBNReLU, layer).reparameterize()
+
+
+def _depthwise_layer(dim: int, kernel_size: int, branches: Branches | None, **dd: Any) -> nn.Module:
+    if kernel_size == 0:
+        return nn.Identity()
+    branches = default_branches(kernel_size) if branches is None else branches
+    if branches:
+        return DilatedReparamConv(dim, kernel_size, branches, **dd)
+    check_branches(kernel_size, branches)
+    return DepthwiseConv2d(dim, kernel_size, **dd)
+
+
+def _extra_layer(dim: int, kind: Extra, **dd: Any) -> nn.Module:
+    if kind not in get_args(Extra):
+        raise ValueError(f"extra is {kind!r}, expected one of {', '.join(get_args(Extra))}")
+    if kind == "se":
+        return SqueezeExcite(dim, rd_channels=dim // 4, **dd)
+    return nn.Identity() if kind == "none" else ExtraConvs(dim, kind, **dd)
+
+
+class UniRepLKBlock(nn.Module):
+    """The block: depthwise layer, BatchNorm, SE, and a pointwise feed-forward network with GRN.
+
+    It is a LarK block where the kernel is large enough for parallel branches, a SmaK block with a plain small
+    kernel otherwise, and has no depthwise layer at all with kernel size 0.
+
+    Args:
+        dim: Channels C.
+        kernel_size: Depthwise kernel size K, odd, or 0 for no depthwise layer.
+        branches: Branches of the Dilated Reparam Block; None for the default of K, empty for a plain kernel.
+        extra: Extra structure after the norm.
+        drop_path: Probability of dropping the residual branch of a sample.
+        layer_scale_init: Initial layer scale; None for no layer scale.
+        dd: ``device`` and ``dtype`` of the parameters.
+
+    Source:
+        Section 3.2 and figure 3 of the paper.
+    """
+
+    layer_scale: nn.Parameter | None
+
+    def __init__(
+        self,
+        dim: int,
+        kernel_size: int,
+        branches: Branches | None = None,
+        extra: Extra = "se",
+        drop_path: float = 0.0,
+        layer_scale_init: float | None = 1e-6,
+        **dd: Any,
+    ) -> None:
+        super().__init__()
+        hidden = 4 * dim
+        self.dwconv = _depthwise_layer(dim, kernel_size, branches, **dd)
+        self.norm: nn.Module = nn.BatchNorm2d(dim, **dd) if kernel_size else nn.Identity()
+        self.extra = _extra_layer(dim, extra, **dd)
+        self.pwconv1 = nn.Linear(dim, hidden, **dd)
+        self.act = nn.GELU()
+        self.grn = GlobalResponseNorm(hidden, **dd)
+        self.pwconv2 = nn.Linear(hidden, dim, bias=False, **dd)
+        self.norm2: nn.Module = nn.BatchNorm2d(dim, **dd)
+        self.layer_scale = (
+            None if layer_scale_init is None else nn.Parameter(torch.full((dim,), layer_scale_init, **dd))
+        )
+        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x of shape (B, C, H, W); same shape out."""
+        y = self.extra(self.norm(self.dwconv(x)))
+        y = self.pwconv1(y.permute(0, 2, 3, 1))
+        y = self.pwconv2(self.grn(self.act(y)))
+        y = self.norm2(y.permute(0, 3, 1, 2))
+        if self.layer_scale is not None:
+            y = y * self.layer_scale[:, None, None]
+        return x + self.drop_path(y)
+
+    @torch.no_grad()
+    def reparameterize(self) -> "UniRepLKBlock":
+        """Merge in place: branches, both BatchNorms, layer scale and GRN's bias go. Merging twice is harmless.
+
+        Returns:
+            The block.
+        """
+        if isinstance(self.norm, nn.BatchNorm2d):
+            if isinstance(self.dwconv, DilatedReparamConv):
+                self.dwconv = self.dwconv.fuse(self.norm)
+            elif isinstance(self.dwconv, DepthwiseConv2d):
+                fold_into(self.dwconv, self.norm)
+            self.norm = nn.Identity().train(self.training)
+        if isinstance(self.extra, ExtraConvs):
+            self.extra.reparameterize()
+        if isinstance(self.norm2, nn.BatchNorm2d):
+            self._fold_tail(self.norm2)
+            self.norm2 = nn.Identity().train(self.training)
+        return self
+
+    def _fold_tail(self, norm2: nn.BatchNorm2d) -> None:
+        weight = self.pwconv2.weight.to(fold_dtype(self.pwconv2.weight))
+        bias = None if self.grn.bias is None else weight @ self.grn.bias.to(weight)
+        weight, bias = fold_bn(weight, bias, norm2)
+        if self.layer_scale is not None:
+            scale = self.layer_scale.to(weight)
+            weight, bias = weight * scale[:, None], bias * scale
+        set_weight_and_bias(self.pwconv2, weight, bias)
+        self.layer_scale = None
+        self.grn.bias = None
+
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def reparameterize(model: M) -> M:
+    """Merge every block and Dilated Reparam Block inside a model, in place.
+
+    Args:
+        model: Any module tree: a UniRepLKNet, a feature extractor or a segmenter around one.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: If the model itself is a lone Dilated Reparam Block, which only its parent can replace.
+    """
+    if isinstance(model, DilatedReparamConv):
+        raise ValueError("a DilatedReparamConv cannot replace itself: use the module that its fuse() returns")
+    for module in model.modules():
+        if isinstance(module, UniRepLKBlock):
+            module.reparameterize()
+        for name, child in module.named_children():
+            if isinstance(child, DilatedReparamConv):
+                setattr(module, name, child.fuse())
+    return model
+
+
+class Stem(nn.Module):
+    """Two 3x3 convolutions from the input map to the first stage, each with a channel LayerNorm.
+
+    Args:
+        in_chans: Channels C' of the input map.
+        dim: Channels of the first stage; the first convolution makes half as many.
+        stride: Total stride: 4 (published), 2 or 1 for small maps.
+        dd: ``device`` and ``dtype`` of the parameters.
+
+    Raises:
+        ValueError: If ``stride`` is not 1, 2 or 4.
+    """
+
+    def __init__(self, in_chans: int, dim: int, stride: int = 4, **dd: Any) -> None:
+        super().__init__()
+        if stride not in (1, 2, 4):
+            raise ValueError(f"stem_stride is {stride}, expected 4, 2 or 1")
+        strides = {4: (2, 2), 2: (2, 1), 1: (1, 1)}[stride]
+        self.conv1 = nn.Conv2d(in_chans, dim // 2, 3, strides[0], padding=1, **dd)
+        self.norm1 = LayerNorm2d(dim // 2, **dd)
+        self.act = nn.GELU()
+        self.conv2 = nn.Conv2d(dim // 2, dim, 3, strides[1], padding=1, **dd)
+        self.norm2 = LayerNorm2d(dim, **dd)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x of shape (B, C', H, W) to (B, C, ceil(H/stride), ceil(W/stride))."""
+        return self.norm2(self.conv2(self.act(self.norm1(self.conv1(x)))))
+
+
+class Downsample(nn.Module):
+    """One dense 3x3 convolution of stride 2 and a channel LayerNorm, between stages.
+
+    Args:
+        in_dim: Channels before.
+        dim: Channels after.
+        dd: ``device`` and ``dtype`` of the parameters.
+    """
+
+    def __init__(self, in_dim: int, dim: int, **dd: Any) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_dim, dim, 3, 2, padding=1, **dd)
+        self.norm = LayerNorm2d(dim, **dd)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x of shape (B, C, H, W) to (B, C_out, ceil(H/2), ceil(W/2))."""
+        return self.norm(self.conv(x))
