@@ -92,7 +92,6 @@ def train(words: list[str]) -> None:
     if options.data:
         flags += ["--data.path", options.data]
     recipe = recipe.override(flags)
-    recipe.trainer.progress = recipe.trainer.progress and sys.stderr.isatty()
 
     from unireplknet.training.run import fit
 

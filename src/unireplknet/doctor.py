@@ -73,8 +73,8 @@ def _simd() -> str:
 def _backends() -> list[str]:
     from unireplknet import ops
 
-    report = getattr(ops, "backend_report", None)
-    return [str(line) for line in report()] if report else ["reference"]
+    report: dict[str, str | None] = getattr(ops, "backend_report", dict)()
+    return [f"{name}: {'runs' if reason is None else f'no: {reason}'}" for name, reason in report.items()]
 
 
 def _compiler() -> str:

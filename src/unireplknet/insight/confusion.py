@@ -33,7 +33,5 @@ def draw_confusion(matrix: np.ndarray, classes: Sequence[str], picture: Path) ->
         axes.set_yticks(range(count), classes)
         for row, column in np.argwhere(matrix):
             colour = "white" if share[row, column] > 0.5 else "black"
-            axes.text(
-                column, row, int(matrix[row, column]), ha="center", va="center", color=colour, fontsize="small"
-            )
+            axes.text(column, row, int(matrix[row, column]), ha="center", va="center", color=colour, fontsize="small")
     figure.savefig(picture, dpi=110)

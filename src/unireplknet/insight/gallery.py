@@ -25,7 +25,7 @@ def draw_gallery(
     """
     columns = 8
     rows = -(-len(maps) // columns)
-    figure = new_figure(1.4 * columns, 1.75 * rows)
+    figure = new_figure(1.4 * columns, 1.75 * rows + 0.3)
     for axes in (grid := figure.subplots(rows, columns, squeeze=False)).flat:
         axes.set_axis_off()
     for axes, pixels, label, row in zip(grid.flat, maps, labels, probabilities, strict=False):
@@ -37,6 +37,7 @@ def draw_gallery(
             fontsize="small",
             color="black" if said == label else "tab:red",
         )
+    figure.suptitle("predicted class and its probability; red where wrong", fontsize="medium")
     figure.savefig(picture, dpi=110)
 
 

@@ -105,10 +105,7 @@ def load_folder(path: str | Path, extensions: Sequence[str]) -> Labelled:
             raise UserError(f"{folder} has {len(classes)} class folder; at least 2 are needed")
     return Labelled(
         classes,
-        {
-            name: _load_split(folder, classes, extensions, complete=name == "train")
-            for name, folder in splits.items()
-        },
+        {name: _load_split(folder, classes, extensions, complete=name == "train") for name, folder in splits.items()},
     )
 
 
@@ -158,9 +155,7 @@ def split_data(data: Labelled, val_fraction: float, test_fraction: float, seed: 
     return Labelled(data.classes, {name: splits[name] for name in SPLITS if name in splits})
 
 
-def _divide(
-    split: Split, fraction: float, seed: int, classes: Sequence[str], name: str
-) -> tuple[Split, Split]:
+def _divide(split: Split, fraction: float, seed: int, classes: Sequence[str], name: str) -> tuple[Split, Split]:
     from sklearn.model_selection import train_test_split
 
     if not 0 < fraction < 1:
@@ -174,20 +169,20 @@ def _divide(
             f"data.{name}_fraction {fraction} of {len(split)} samples leaves fewer than one a class"
             f" ({len(classes)} classes)"
         )
-    kept, taken = train_test_split(
-        np.arange(len(split)), test_size=fraction, stratify=split.labels, random_state=seed
-    )
+    kept, taken = train_test_split(np.arange(len(split)), test_size=fraction, stratify=split.labels, random_state=seed)
     return split.take(kept), split.take(taken)
 
 
-class Draw(NamedTuple):
+@dataclass(frozen=True)
+class Draw:
     """Which sample, in which epoch: all that decides a training map, together with the seed."""
 
     epoch: int
     index: int
 
 
-class Sample(NamedTuple):
+@dataclass(frozen=True)
+class Sample:
     """One map, or the reason why there is none."""
 
     map: Tensor | None
@@ -226,17 +221,18 @@ def collate(samples: Sequence[Sample]) -> Batch:
 @contextmanager
 def _random_state(*key: int) -> Iterator[None]:
     """Seed torch, numpy and Python from ``key`` (libraries draw from all three), and put their states back."""
-    seed = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
-    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
+    seed = int(np.random.SeedSequence(key).generate_state(1)[0])
+    states = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002
     try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            random.seed(seed)
-            np.random.seed(seed % 2**32)  # noqa: NPY002
-            yield
+        # torch.manual_seed would seed every accelerator too, a hundred times slower.
+        torch.default_generator.manual_seed(seed)
+        np.random.seed(seed)  # noqa: NPY002
+        random.seed(seed)
+        yield
     finally:
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)  # noqa: NPY002
+        torch.set_rng_state(states[0])
+        np.random.set_state(states[1])  # noqa: NPY002
+        random.setstate(states[2])
 
 
 class MapDataset(Dataset[Sample]):

@@ -44,7 +44,17 @@ class ImageInput:
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
 
     extensions: ClassVar[tuple[str, ...]] = (
-        ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp",
+        ".bmp",
+        ".gif",
+        ".jp2",
+        ".jpeg",
+        ".jpg",
+        ".pgm",
+        ".png",
+        ".ppm",
+        ".tif",
+        ".tiff",
+        ".webp",
     )
 
     def __post_init__(self) -> None:
@@ -212,7 +222,7 @@ def load_mnist(path: str | Path) -> Labelled:
         images, labels = _read_idx(folder, f"{prefix}-images", 3), _read_idx(folder, f"{prefix}-labels", 1)
         if len(images) != len(labels):
             raise UserError(f"{folder}: {prefix} has {len(images)} images and {len(labels)} labels")
-        splits[name] = Split(images, labels.astype(np.int64))
+        splits[name] = Split(list(images), labels.astype(np.int64))
     names = tuple(str(i) for i in range(int(splits["train"].labels.max()) + 1))
     return Labelled(names, splits)
 

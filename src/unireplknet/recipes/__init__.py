@@ -12,6 +12,8 @@ from unireplknet.errors import UserError
 from unireplknet.recipes.small import digits, mnist
 from unireplknet.training.recipe import Recipe, nearest
 
+__all__ = ["RECIPES", "find_recipe"]
+
 RECIPES: dict[str, Callable[[], Recipe]] = {recipe.__name__: recipe for recipe in (digits, mnist)}
 
 

@@ -6,8 +6,10 @@ import csv
 import logging
 import time
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
+from lightning.pytorch.callbacks import TQDMProgressBar
 
 logger = logging.getLogger(__name__)
 
@@ -52,3 +54,11 @@ class EpochTable(pl.Callback):
             writer.writerow({k: f"{v:.6g}" for k, v in row.items()})
         if self.announce:
             logger.info("%s", "  ".join(f"{k} {v:.4g}" for k, v in row.items()))
+
+
+class Bar(TQDMProgressBar):
+    """Lightning's progress bar without the name of the log folder in it."""
+
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
+        """The numbers beside the bar."""
+        return {k: v for k, v in super().get_metrics(trainer, pl_module).items() if k != "v_num"}

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_confusion_matrix
 
 from unireplknet.errors import UserError
-from unireplknet.modalities.folder import Labelled, Split, find_files
+from unireplknet.modalities.folder import Draw, Labelled, Split, find_files
 from unireplknet.training.loader import build_loader
 from unireplknet.training.recipe import shorten
 from unireplknet.training.run import Run
@@ -118,7 +118,8 @@ def evaluate(run: Run, name: str = "") -> tuple[str, Scores]:
         name: "train", "val" or "test"; by default test, or val where the data have no test split.
 
     Returns:
-        The name of the split and the scores. ``evaluation-NAME.json`` and ``confusion-NAME.png`` hold them.
+        The name of the split and the scores. ``evaluation-NAME.json`` and ``confusion-NAME.png`` hold them, and
+        ``predictions-NAME.png`` shows the samples of which the network was least certain.
 
     Raises:
         UserError: There is no such split.
@@ -129,11 +130,26 @@ def evaluate(run: Run, name: str = "") -> tuple[str, Scores]:
     name = name or ("test" if "test" in data.splits else "val")
     if name not in data.splits:
         raise UserError(f"the data of {run.path} have no {name} split, only {', '.join(data.splits)}")
-    scores = score(run.load_model(), build_loader(run.recipe, data.splits[name]))
+    loader = build_loader(run.recipe, data.splits[name])
+    scores = score(run.load_model(), loader)
     text = json.dumps({"split": name} | scores.summary(run.classes), indent=2, ensure_ascii=False)
     (run.path / f"evaluation-{name}.json").write_text(text + "\n", encoding="utf-8")
     draw_confusion(scores.confusion(len(run.classes)), run.classes, run.path / f"confusion-{name}.png")
+    _draw_doubtful(scores, loader, run.classes, run.path / f"predictions-{name}.png")
     return name, scores
+
+
+def _draw_doubtful(
+    scores: Scores, loader: DataLoader[Any], classes: Sequence[str], picture: Path, count: int = 24
+) -> None:
+    """Draw the samples whose true class got the lowest probability, the worst first."""
+    from unireplknet.insight.gallery import draw_gallery
+
+    probabilities = scores.logits.softmax(1)
+    worst = probabilities.gather(1, scores.labels[:, None])[:, 0].argsort()[:count]
+    samples = [loader.dataset[Draw(0, index)] for index in scores.indices[worst].tolist()]
+    maps = torch.stack([sample.map for sample in samples])
+    draw_gallery(maps, scores.labels[worst].tolist(), probabilities[worst], classes, picture)
 
 
 def predict(run: Run, paths: Sequence[str | Path], top: int = 5) -> list[Prediction]:
@@ -163,9 +179,7 @@ def predict(run: Run, paths: Sequence[str | Path], top: int = 5) -> list[Predict
     probabilities, order = scores.logits.softmax(1).topk(top)
     said = {
         index: Prediction(str(files[index]), [run.classes[c] for c in classes], values)
-        for index, classes, values in zip(
-            scores.indices.tolist(), order.tolist(), probabilities.tolist(), strict=True
-        )
+        for index, classes, values in zip(scores.indices.tolist(), order.tolist(), probabilities.tolist(), strict=True)
     }
     problems = iter(scores.unreadable)
     return [said.get(i) or Prediction(str(file), [], [], next(problems)) for i, file in enumerate(files)]

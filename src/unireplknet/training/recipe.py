@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
-import yaml
-from torch import nn
+import yaml  # type: ignore[import-untyped]
 
+import unireplknet
+from unireplknet import UniRepLKNet
 from unireplknet.errors import UserError, missing_extra
 from unireplknet.modalities import MODALITIES, SOURCES, Augment, Input
 from unireplknet.modalities.folder import Labelled, split_data
@@ -43,14 +44,12 @@ class Model:
     drop_path: float = 0.0
     drop: float = 0.0
 
-    def build(self, in_chans: int, classes: Sequence[str]) -> nn.Module:
+    def build(self, in_chans: int, classes: Sequence[str]) -> UniRepLKNet:
         """Construct the network for maps of ``in_chans`` channels.
 
         Raises:
             UserError: The settings contradict each other or the data.
         """
-        import unireplknet
-
         if self.num_classes not in (0, len(classes)):
             raise UserError(
                 f"model.num_classes is {self.num_classes}, the data have {len(classes)} classes"
@@ -145,7 +144,7 @@ class Trainer:
         precision: Lightning's name of the arithmetic, such as "32-true", "bf16-mixed" or "16-mixed".
         accelerator: "auto", "cpu", "gpu" or "mps".
         devices: How many devices to use.
-        progress: Show a progress bar; without one, each epoch is a line in the log.
+        progress: Show a progress bar in a terminal; without one, each epoch is a line in the log.
     """
 
     seed: int = 0
@@ -200,9 +199,7 @@ class Recipe:
 
         parser = self.parser()
         try:
-            parsed = (
-                parser.parse_object(values) if isinstance(values, dict) else parser.parse_args(list(values))
-            )
+            parsed = parser.parse_object(values) if isinstance(values, dict) else parser.parse_args(list(values))
         except jsonargparse.ArgumentError as error:
             raise UserError(_explain(str(error), parser.get_defaults().keys())) from error
         return Recipe(
@@ -217,13 +214,11 @@ class Recipe:
             import jsonargparse
         except ImportError as error:
             raise missing_extra("jsonargparse", "train") from error
-        parser = jsonargparse.ArgumentParser(
-            prog=f"unireplknet train {self.name}", exit_on_error=False, add_help=False
-        )
+        parser = jsonargparse.ArgumentParser(prog=f"unireplknet train {self.name}", exit_on_error=False, add_help=False)
         for name, part in self.parts().items():
             doc = docstring_parser.parse(type(part).__doc__ or "")
             help_of = {param.arg_name: param.description for param in doc.params}
-            group = parser.add_argument_group(f"{name}: {doc.short_description}")
+            group = parser.add_argument_group(f"{name}: {(doc.short_description or '').rstrip('.')}")
             types = get_type_hints(type(part))
             for f in fields(part):
                 group.add_argument(

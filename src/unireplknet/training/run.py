@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import platform
+import sys
 import time
 import warnings
 from collections.abc import Iterator
@@ -14,8 +15,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import nn
 
+import unireplknet
+from unireplknet import UniRepLKNet
 from unireplknet._version import __version__
 from unireplknet.errors import UserError, missing_extra
 from unireplknet.modalities.folder import Labelled
@@ -35,7 +37,8 @@ Made by `unireplknet train` {version}, recipe `{recipe}`.
 | metrics.csv | one line an epoch: learning rate, losses, accuracy on the val split, seconds |
 | curves.png | the same as a picture |
 | tensorboard/ | the same for `tensorboard --logdir` |
-| best.ckpt | weights of the epoch that did best on the val split; evaluate and predict use it |
+| model.safetensors | weights of the epoch that did best on the val split, for `unireplknet.load_weights` |
+| best.ckpt | the same epoch as a Lightning checkpoint; evaluate and predict use it |
 | last.ckpt | weights and optimiser after the last epoch |
 | results.json | the outcome: best epoch, scores, sizes of the splits, unreadable samples, versions |
 
@@ -121,7 +124,7 @@ class Run:
                 logger.warning("the %s split is not the one that %s was trained with", name, self.path)
         return data
 
-    def load_model(self, checkpoint: Literal["best", "last"] = "best") -> nn.Module:
+    def load_model(self, checkpoint: Literal["best", "last"] = "best") -> UniRepLKNet:
         """The trained network in evaluation mode, not merged, on the CPU.
 
         Raises:
@@ -156,11 +159,11 @@ def fit(recipe: Recipe, out: Path | None = None) -> Run:
     """
     try:
         import lightning.pytorch as pl
-        from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint, TQDMProgressBar
+        from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
         from lightning.pytorch.loggers import TensorBoardLogger
     except ImportError as error:
         raise missing_extra("lightning", "train") from error
-    from unireplknet.training.callbacks import EpochTable
+    from unireplknet.training.callbacks import Bar, EpochTable
     from unireplknet.training.task import Classification
 
     data = recipe.data.load(recipe.input)
@@ -176,11 +179,12 @@ def fit(recipe: Recipe, out: Path | None = None) -> Run:
         run.path, "best", monitor=f"val/{recipe.trainer.select}", mode=mode, enable_version_counter=False
     )
     last = ModelCheckpoint(run.path, "last", save_on_exception=True, enable_version_counter=False)
-    callbacks: list[pl.Callback] = [EpochTable(run.path / "metrics.csv", not recipe.trainer.progress), best, last]
+    bar = recipe.trainer.progress and sys.stdout.isatty()  # where Lightning draws it
+    callbacks: list[pl.Callback] = [EpochTable(run.path / "metrics.csv", not bar), best, last]
     if recipe.optim.ema:
         callbacks.insert(0, EMAWeightAveraging(decay=recipe.optim.ema))
-    if recipe.trainer.progress:
-        callbacks.append(TQDMProgressBar(leave=False))
+    if bar:
+        callbacks.append(Bar(leave=False))
     started = time.perf_counter()
     with _quiet():
         trainer = pl.Trainer(
@@ -191,11 +195,11 @@ def fit(recipe: Recipe, out: Path | None = None) -> Run:
             gradient_clip_val=recipe.optim.clip_grad or None,
             logger=TensorBoardLogger(run.path, name="", version="tensorboard"),
             callbacks=callbacks,
-            enable_progress_bar=recipe.trainer.progress,
+            enable_progress_bar=bar,
             enable_model_summary=False,
             use_distributed_sampler=False,
             num_sanity_val_steps=0,
-            log_every_n_steps=1,
+            log_every_n_steps=min(10, len(train)),
         )
         try:
             trainer.fit(task, train, build_loader(recipe, data.splits["val"]))
@@ -203,6 +207,7 @@ def fit(recipe: Recipe, out: Path | None = None) -> Run:
             raise KeyboardInterrupt(f"stopped; the state is in {run.path / 'last.ckpt'}") from error
         finally:
             _draw_curves(run)
+    unireplknet.save_weights(run.load_model(), run.path / "model.safetensors")
     run.note(
         best_epoch=torch.load(run.path / "best.ckpt", map_location="cpu", weights_only=True)["epoch"] + 1,
         best={f"val/{recipe.trainer.select}": float(best.best_model_score or "nan")},
@@ -246,6 +251,7 @@ def _quiet() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
             warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
+            warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
             yield
     finally:
         for log, level in zip(noisy, levels, strict=True):

@@ -45,10 +45,8 @@ class Classification(pl.LightningModule):
         size = len(batch.labels)
         if size == 0:
             return None
-        loss = F.cross_entropy(
-            self(batch.maps), batch.labels, label_smoothing=self.recipe.optim.label_smoothing
-        )
-        self.log("train/loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=size)
+        loss = F.cross_entropy(self(batch.maps), batch.labels, label_smoothing=self.recipe.optim.label_smoothing)
+        self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=size)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
