@@ -13,8 +13,8 @@ class Row:
     Attributes:
         label: What the row is.
         kwargs: Arguments of :class:`~unireplknet.UniRepLKNet` that build it.
-        params: Parameters as printed, in millions; None where nothing is printed.
-        macs: MACs as printed (the paper says FLOPs), in billions; None where nothing is printed.
+        params: Parameters as printed, in millions, with all the digits; None where nothing is printed.
+        macs: MACs as printed (the paper says FLOPs), in billions, likewise.
         size: Input height and width in pixels.
         images_per_second: Throughput as printed: one A100, batch 128.
         top1: ImageNet-1K top-1 accuracy as printed, in percent.
@@ -23,8 +23,8 @@ class Row:
 
     label: str
     kwargs: dict[str, Any] = field(repr=False)
-    params: float | None = None
-    macs: float | None = None
+    params: str | None = None
+    macs: str | None = None
     size: int = 224
     images_per_second: int | None = None
     top1: float | None = None
@@ -36,19 +36,19 @@ def _variant(name: str, *figures: Any, **kwargs: Any) -> Row:
 
 
 VARIANT_ROWS = (
-    _variant("unireplknet_a", 4.4, 0.6, 224, 5942, 77.0),
-    _variant("unireplknet_f", 6.2, 0.9, 224, 5173, 78.6),
-    _variant("unireplknet_p", 10.7, 1.6, 224, 3949, 80.2),
-    _variant("unireplknet_n", 18.3, 2.8, 224, 2807, 81.6),
-    _variant("unireplknet_t", 31.0, 4.9, 224, 1804, 83.2),
-    _variant("unireplknet_s", 55.6, 9.1, 224, 1265, 83.9),
-    _variant("unireplknet_s", 56, 26.7, 384, 435, 86.4, pretraining=True),
-    _variant("unireplknet_b", 97.9, 47.2, 384, 314, 87.4, pretraining=True),
-    _variant("unireplknet_l", 218.3, 105.4, 384, 190, 87.9, pretraining=True),
-    _variant("unireplknet_xl", 386.4, 187, 384, 131, 88.0, pretraining=True),
-    _variant("unireplknet_h", 1400),
+    _variant("unireplknet_a", "4.4", "0.6", 224, 5942, 77.0),
+    _variant("unireplknet_f", "6.2", "0.9", 224, 5173, 78.6),
+    _variant("unireplknet_p", "10.7", "1.6", 224, 3949, 80.2),
+    _variant("unireplknet_n", "18.3", "2.8", 224, 2807, 81.6),
+    _variant("unireplknet_t", "31.0", "4.9", 224, 1804, 83.2),
+    _variant("unireplknet_s", "55.6", "9.1", 224, 1265, 83.9),
+    _variant("unireplknet_s", "56", "26.7", 384, 435, 86.4, pretraining=True),
+    _variant("unireplknet_b", "97.9", "47.2", 384, 314, 87.4, pretraining=True),
+    _variant("unireplknet_l", "218.3", "105.4", 384, 190, 87.9, pretraining=True),
+    _variant("unireplknet_xl", "386.4", "187", 384, 131, 88.0, pretraining=True),
+    _variant("unireplknet_h"),
 )
-"""Tables 4 and 5 of the journal version; H appears there only, with its parameters alone."""
+"""Tables 4 and 5 of the journal version; H appears there only, as "1.4B"."""
 
 _SIZE = Variant(96, (3, 3, 9, 3)).kwargs()
 
@@ -69,11 +69,11 @@ def _scaled(stage3: tuple[int, ...]) -> dict[str, Any]:
 _PLAIN = {"branches": {13: ()}}
 
 ABLATION_ROWS = (
-    _ablation("T3a none", 31.3, 4.92, 1954, 81.2, extra="none"),
-    _ablation("T3a A: bottleneck", 32.9, 5.18, 1716, 81.5, extra="bottleneck"),
-    _ablation("T3a B: two 1x1", 32.9, 5.17, 1745, 81.3, extra="pointwise"),
-    _ablation("T3a C: two depthwise 3x3", 31.4, 4.96, 1659, 81.3, extra="depthwise"),
-    _ablation("T3a D: SE", 32.9, 4.92, 1863, 81.6),
+    _ablation("T3a none", "31.3", "4.92", 1954, 81.2, extra="none"),
+    _ablation("T3a A: bottleneck", "32.9", "5.18", 1716, 81.5, extra="bottleneck"),
+    _ablation("T3a B: two 1x1", "32.9", "5.17", 1745, 81.3, extra="pointwise"),
+    _ablation("T3a C: two depthwise 3x3", "31.4", "4.96", 1659, 81.3, extra="depthwise"),
+    _ablation("T3a D: SE", "32.9", "4.92", 1863, 81.6),
     _ablation("T3b no re-parameterization", None, None, None, 81.44, **_PLAIN),
     _ablation("T3b dilated", None, None, None, 81.63),
     _ablation(
@@ -86,17 +86,17 @@ ABLATION_ROWS = (
         *(None, None, None, 81.59),
         branches={13: ((5, 1), (13, 1), (7, 1), (9, 1), (11, 1))},
     ),
-    _ablation("T3c 3-13-13-13", 32.9, 4.92, 1863, 81.6, **_by_stage(3, 13, 13, 13)),
-    _ablation("T3c 3-11-11-11", 32.6, 4.86, 1876, 81.6, **_by_stage(3, 11, 11, 11)),
-    _ablation("T3c 3-3-13-13", 32.8, 4.85, 2006, 81.7, **_by_stage(3, 3, 13, 13)),
-    _ablation("T3c 3-13-3-13", 32.4, 4.81, 2015, 81.6, **_by_stage(3, 13, 3, 13)),
-    _ablation("T3c 3-13-13-3", 32.5, 4.90, 1884, 81.4, **_by_stage(3, 13, 13, 3)),
-    _ablation("T3c 3-15-15-15", 33.3, 4.99, 1851, 81.7, **_by_stage(3, 15, 15, 15)),
-    _ablation("T3c 13-13-13-13", 33.0, 5.06, 1547, 81.6, **_by_stage(13, 13, 13, 13)),
-    _ablation("T3d 9 LarK", 32.9, 4.92, 1863, 81.6),
-    _ablation("T3d 27 LarK", 56.7, 9.31, 1145, 82.3, **_scaled((13,) * 27)),
-    _ablation("T3d 14 LarK + 13 SmaK", 55.9, 9.15, 1229, 82.3, **_scaled((*(13, 3) * 13, 13))),
-    _ablation("T3d 9 LarK + 18 SmaK", 55.6, 9.10, 1264, 82.3, **_scaled((13, 3, 3) * 9)),
-    _ablation("T3d 9 LarK + 18 without 3x3", 55.5, 9.08, 1289, 82.2, **_scaled((13, 0, 0) * 9)),
+    _ablation("T3c 3-13-13-13", "32.9", "4.92", 1863, 81.6, **_by_stage(3, 13, 13, 13)),
+    _ablation("T3c 3-11-11-11", "32.6", "4.86", 1876, 81.6, **_by_stage(3, 11, 11, 11)),
+    _ablation("T3c 3-3-13-13", "32.8", "4.85", 2006, 81.7, **_by_stage(3, 3, 13, 13)),
+    _ablation("T3c 3-13-3-13", "32.4", "4.81", 2015, 81.6, **_by_stage(3, 13, 3, 13)),
+    _ablation("T3c 3-13-13-3", "32.5", "4.90", 1884, 81.4, **_by_stage(3, 13, 13, 3)),
+    _ablation("T3c 3-15-15-15", "33.3", "4.99", 1851, 81.7, **_by_stage(3, 15, 15, 15)),
+    _ablation("T3c 13-13-13-13", "33.0", "5.06", 1547, 81.6, **_by_stage(13, 13, 13, 13)),
+    _ablation("T3d 9 LarK", "32.9", "4.92", 1863, 81.6),
+    _ablation("T3d 27 LarK", "56.7", "9.31", 1145, 82.3, **_scaled((13,) * 27)),
+    _ablation("T3d 14 LarK + 13 SmaK", "55.9", "9.15", 1229, 82.3, **_scaled((*(13, 3) * 13, 13))),
+    _ablation("T3d 9 LarK + 18 SmaK", "55.6", "9.10", 1264, 82.3, **_scaled((13, 3, 3) * 9)),
+    _ablation("T3d 9 LarK + 18 without 3x3", "55.5", "9.08", 1289, 82.2, **_scaled((13, 0, 0) * 9)),
 )
 """Tables 3a to 3d of the journal version (tables 1 to 4 of the paper): 100 epochs, drop path 0.1."""
