@@ -93,19 +93,19 @@ def load_folder(path: str | Path, extensions: Sequence[str]) -> Labelled:
     root = Path(path)
     if not root.is_dir():
         raise UserError(f"{root} is not a folder; expected {root}/CLASS/FILE or {root}/train/CLASS/FILE")
-    if not (root / "train").is_dir():
-        classes = _class_names(root)
-        return Labelled(classes, {"all": _load_split(root, classes, extensions)})
-    classes = _class_names(root / "train")
     splits = {name: root / name for name in SPLITS if (root / name).is_dir()}
-    for name, folder in splits.items():
+    if "train" not in splits:
+        splits = {"all": root}
+    first, *others = splits.values()
+    classes = _class_names(first)
+    if len(classes) < 2:
+        raise UserError(f"{first} has 1 class folder; at least 2 are needed")
+    for folder in others:
         if unknown := sorted(set(_class_names(folder)) - set(classes)):
-            raise UserError(f"{folder} has class {unknown[0]!r}, which {root / 'train'} has not")
-        if name == "train" and len(classes) < 2:
-            raise UserError(f"{folder} has {len(classes)} class folder; at least 2 are needed")
+            raise UserError(f"{folder} has class {unknown[0]!r}, which {first} has not")
     return Labelled(
         classes,
-        {name: _load_split(folder, classes, extensions, complete=name == "train") for name, folder in splits.items()},
+        {name: _load_split(folder, classes, extensions, complete=folder is first) for name, folder in splits.items()},
     )
 
 
@@ -116,7 +116,7 @@ def _class_names(folder: Path) -> tuple[str, ...]:
     return names
 
 
-def _load_split(folder: Path, classes: Sequence[str], extensions: Sequence[str], complete: bool = True) -> Split:
+def _load_split(folder: Path, classes: Sequence[str], extensions: Sequence[str], complete: bool) -> Split:
     items: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
@@ -163,11 +163,13 @@ def _divide(split: Split, fraction: float, seed: int, classes: Sequence[str], na
     counts = np.bincount(split.labels, minlength=len(classes))
     if counts.min() < 2:
         small = classes[int(counts.argmin())]
-        raise UserError(f"class {small!r} has {counts.min()} sample(s): too few to set some aside for {name}")
+        raise UserError(
+            f"class {small!r} has {counts.min()} sample(s): at least 2 are needed to set some aside for {name}"
+        )
     if min(fraction, 1 - fraction) * len(split) < len(classes):
         raise UserError(
             f"data.{name}_fraction {fraction} of {len(split)} samples leaves fewer than one a class"
-            f" ({len(classes)} classes)"
+            f" ({len(classes)} classes); raise it to {len(classes) / len(split):.2g} or more"
         )
     kept, taken = train_test_split(np.arange(len(split)), test_size=fraction, stratify=split.labels, random_state=seed)
     return split.take(kept), split.take(taken)

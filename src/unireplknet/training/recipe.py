@@ -214,7 +214,9 @@ class Recipe:
             import jsonargparse
         except ImportError as error:
             raise missing_extra("jsonargparse", "train") from error
-        parser = jsonargparse.ArgumentParser(prog=f"unireplknet train {self.name}", exit_on_error=False, add_help=False)
+        parser = jsonargparse.ArgumentParser(
+            prog=f"unireplknet train {self.name}", exit_on_error=False, add_help=False, allow_abbrev=False
+        )
         for name, part in self.parts().items():
             doc = docstring_parser.parse(type(part).__doc__ or "")
             help_of = {param.arg_name: param.description for param in doc.params}

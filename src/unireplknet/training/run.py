@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import platform
+import signal
 import sys
 import time
 import warnings
@@ -201,9 +202,11 @@ def fit(recipe: Recipe, out: Path | None = None) -> Run:
             num_sanity_val_steps=0,
             log_every_n_steps=min(10, len(train)),
         )
+        handler = signal.getsignal(signal.SIGINT)
         try:
             trainer.fit(task, train, build_loader(recipe, data.splits["val"]))
-        except SystemExit as error:  # Lightning's answer to Ctrl-C, after saving
+        except SystemExit as error:  # Lightning's answer to Ctrl-C, after saving and ignoring further ones
+            signal.signal(signal.SIGINT, handler)
             raise KeyboardInterrupt(f"stopped; the state is in {run.path / 'last.ckpt'}") from error
         finally:
             _draw_curves(run)
