@@ -121,7 +121,7 @@ def test_translation_moves_content_by_at_most_its_part_and_brings_in_the_fill() 
 
 
 def test_inconsistent_settings_are_named() -> None:
-    with pytest.raises(UserError, match="input.channels is 2; images have 1, 3 or 4"):
+    with pytest.raises(UserError, match=r"input.channels is 2; images have 1, 3 or 4"):
         ImageInput(channels=2)
     with pytest.raises(UserError, match=r"input.mean has 3 numbers, input.channels is 1"):
         ImageInput(channels=1)

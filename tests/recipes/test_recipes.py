@@ -31,9 +31,9 @@ def test_recipes_are_found_by_name_file_or_folder(tmp_path: Path) -> None:
 
 
 def test_wrong_names_suggest_the_nearest(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no recipe 'digit'; did you mean digits?"):
+    with pytest.raises(UserError, match=r"no recipe 'digit'; did you mean digits?"):
         find_recipe("digit")
-    with pytest.raises(UserError, match="no recipe 'x'; there are digits, mnist, or the config.yaml of a run"):
+    with pytest.raises(UserError, match=r"no recipe 'x'; there are digits, mnist, folder, or the config.yaml of a run"):
         find_recipe("x")
-    with pytest.raises(UserError, match="is not the config.yaml of a run"):
+    with pytest.raises(UserError, match=r"is not the config.yaml of a run"):
         find_recipe(str(tmp_path))

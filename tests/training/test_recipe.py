@@ -99,12 +99,12 @@ def test_impossible_models_give_one_line(model: Model, message: str) -> None:
 
 
 def test_data_on_disk_need_a_path() -> None:
-    with pytest.raises(UserError, match="data.source 'mnist' needs a path: add --data PATH"):
+    with pytest.raises(UserError, match=r"data.source 'mnist' needs a path: add --data PATH"):
         Data("mnist").load(find_recipe("mnist").input)
 
 
 def test_optim_is_checked() -> None:
-    with pytest.raises(UserError, match="optim.batch_size is 0; expected at least 1"):
+    with pytest.raises(UserError, match=r"optim.batch_size is 0; expected at least 1"):
         Optim(batch_size=0)
 
 

@@ -120,7 +120,7 @@ def test_runs_are_numbered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_mistake_leaves_no_folder_behind(tmp_path: Path) -> None:
     recipe = tiny_recipe(write_tree(tmp_path / "data", count=8))
     recipe.model.num_classes = 7
-    with pytest.raises(UserError, match="model.num_classes is 7, the data have 3 classes"):
+    with pytest.raises(UserError, match=r"model.num_classes is 7, the data have 3 classes"):
         fit(recipe, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

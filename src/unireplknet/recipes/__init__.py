@@ -9,12 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from unireplknet.errors import UserError
-from unireplknet.recipes.small import digits, mnist
+from unireplknet.recipes.small import digits, folder, mnist
 from unireplknet.training.recipe import Recipe, nearest
 
 __all__ = ["RECIPES", "find_recipe"]
 
-RECIPES: dict[str, Callable[[], Recipe]] = {recipe.__name__: recipe for recipe in (digits, mnist)}
+RECIPES: dict[str, Callable[[], Recipe]] = {recipe.__name__: recipe for recipe in (digits, mnist, folder)}
 
 
 def find_recipe(name: str) -> Recipe:
