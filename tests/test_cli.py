@@ -97,6 +97,16 @@ def test_train_evaluate_predict(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "the data have 3 classes" in complaint([*words, "--model.num_classes", "4"], capsys)
 
 
+def test_info_shows_computed_beside_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", "t"]) == 0
+    row = capsys.readouterr().out.splitlines()[1].split()
+    assert row[:2] == ["unireplknet_t", "224"]
+    assert row[3:] == ["31.04", "31.00", "31.0", "4.90", "4.9"]
+    assert main(["info", "--ablations"]) == 0
+    assert "T3d 9 LarK + 18 SmaK" in capsys.readouterr().out
+    assert "no variant 'unireplknet_q'; did you mean unireplknet_" in complaint(["info", "unireplknet_q"], capsys)
+
+
 def test_doctor_names_versions_devices_and_backends(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor"]) == 0
     out = capsys.readouterr().out

@@ -39,15 +39,15 @@ def mnist() -> Recipe:
         model=Model(
             "unireplknet_a",
             depths=(1, 1, 2, 1),
-            dims=(32, 64, 128, 256),
+            dims=(16, 32, 64, 128),
             kernel_sizes=((7,), (7,), (7, 7), (3,)),
-            stem_stride=4,
+            stem_stride=2,
             drop_path=0.1,
         ),
-        data=Data("mnist", val_fraction=0.05),
+        data=Data("mnist", val_fraction=0.05, workers=1),
         input=ImageInput(size=28, channels=1, fit="squash", mean=(0.13,), std=(0.31,)),
         augment=ImageAugment(rotate=10, translate=0.08, zoom=0.1, shear=5),
-        optim=Optim(epochs=10, batch_size=128, lr=4e-3, warmup_epochs=1, ema=0.998),
+        optim=Optim(epochs=12, batch_size=128, lr=4e-3, warmup_epochs=1, ema=0.998),
         trainer=Trainer(select="loss"),
     )
 
