@@ -47,7 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0 for success, 2 for a user's mistake, 130 for Ctrl-C.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    logging.getLogger("unireplknet").setLevel(logging.INFO)
     try:
         if not words or words[0] in ("-h", "--help", "help"):
             rows = "\n".join(f"  {name:10} {doc}" for name, doc in _summaries().items())
@@ -97,7 +98,7 @@ def train(words: list[str]) -> None:
 
     run = fit(recipe, options.out)
     say(f"{run.path}: epoch {run.results['best_epoch']} did best on the val split")
-    _report(run, "")
+    _report(run)
 
 
 def evaluate(words: list[str]) -> None:
@@ -105,17 +106,18 @@ def evaluate(words: list[str]) -> None:
     parser = _Parser("evaluate", _first_line(evaluate))
     parser.add_argument("run", metavar="RUN", help="a run folder")
     parser.add_argument("--split", choices=("train", "val", "test"), default="", help="default: test, else val")
+    parser.add_argument("--data", metavar="PATH", default="", help="where the data lie now, if they have moved")
     options = parser.parse_args(words)
 
     from unireplknet.training.run import Run
 
-    _report(Run.open(options.run), options.split)
+    _report(Run.open(options.run), options.split, options.data)
 
 
-def _report(run: Any, split: str) -> None:
+def _report(run: Any, split: str = "", data: str = "") -> None:
     from unireplknet.training.evaluate import evaluate as score_run
 
-    split, scores = score_run(run, split)
+    split, scores = score_run(run, split, data)
     summary = scores.summary(run.classes)
     width = max(len(name) for name in run.classes)
     for name, row in summary["per_class"].items():

@@ -1,3 +1,4 @@
+import pickle
 import random
 from pathlib import Path
 
@@ -6,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from sklearn.model_selection import train_test_split
 from torch.utils.data import DataLoader
 
@@ -22,6 +24,7 @@ from unireplknet.modalities.folder import (
     load_folder,
     split_data,
 )
+from unireplknet.modalities.image import ImageAugment, ImageInput
 
 
 def tree(root: Path, *files: str) -> Path:
@@ -178,6 +181,16 @@ def test_epochs_are_shuffled_differently_and_evaluation_is_in_order() -> None:
     sampler.set_epoch(1)
     assert first != [d.index for d in sampler]
     assert [d.index for d in EpochSampler(5, shuffle=False)] == [0, 1, 2, 3, 4]
+
+
+def test_data_sets_can_be_sent_to_workers() -> None:
+    """Where processes are not forked, as on macOS and Windows, they arrive as pickles."""
+    inputs = ImageInput(size=8)
+    transform = ImageAugment(flip=0.5, rotate=3, policy="rand-m9").bind(inputs)
+    inputs.to_map(Image.new("RGB", (9, 9)))
+    data = MapDataset(Split([], np.zeros(0, np.int64)), inputs.read, transform)
+    image = Image.fromarray(np.arange(243, dtype=np.uint8).reshape(9, 9, 3))
+    assert pickle.loads(pickle.dumps(data)).to_map(image).shape == (3, 8, 8)
 
 
 def test_an_unreadable_sample_becomes_a_problem_that_names_the_file(tmp_path: Path) -> None:

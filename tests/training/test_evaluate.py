@@ -10,7 +10,7 @@ from PIL import Image
 from tests.runs import COLOURS, tiny_recipe, write_tree
 from unireplknet.errors import UserError
 from unireplknet.training.evaluate import Scores, evaluate, nearest_neighbour, predict
-from unireplknet.training.run import Run
+from unireplknet.training.run import Run, new_folder
 
 
 def test_summary_counts_what_numpy_counts() -> None:
@@ -54,7 +54,7 @@ def test_evaluation_is_written_down(trained: Run) -> None:
 def test_unknown_split_is_named(tmp_path: Path) -> None:
     for split in ("train", "val"):
         write_tree(tmp_path / "data" / split, count=3)
-    run = Run.create(tiny_recipe(tmp_path / "data"), tuple(COLOURS), tmp_path / "run")
+    run = Run.create(new_folder("", tmp_path / "run"), tiny_recipe(tmp_path / "data"), tuple(COLOURS))
     with pytest.raises(UserError, match="have no test split, only train, val"):
         evaluate(run, "test")
 

@@ -1,5 +1,6 @@
 import csv
 import logging
+import platform
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from unireplknet.errors import UserError
 from unireplknet.training.evaluate import score
 from unireplknet.training.loader import build_loader
 from unireplknet.training.recipe import Recipe
-from unireplknet.training.run import Run, fit
+from unireplknet.training.run import Run, fit, new_folder
 from unireplknet.training.task import Classification
 
 
@@ -113,16 +114,24 @@ def test_a_run_is_never_overwritten(trained: Run) -> None:
 def test_runs_are_numbered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     recipe = tiny_recipe(tmp_path)
-    paths = [Run.create(recipe, ("a",)).path for _ in range(3)]
+    paths = [new_folder(recipe.name) for _ in range(3)]
     assert [p.as_posix() for p in paths] == ["runs/tiny-1", "runs/tiny-2", "runs/tiny-3"]
 
 
 def test_a_mistake_leaves_no_folder_behind(tmp_path: Path) -> None:
     recipe = tiny_recipe(write_tree(tmp_path / "data", count=8))
-    recipe.model.num_classes = 7
+    wrong_model = replace(recipe, model=replace(recipe.model, num_classes=7))
     with pytest.raises(UserError, match=r"model.num_classes is 7, the data have 3 classes"):
-        fit(recipe, tmp_path / "run")
+        fit(wrong_model, tmp_path / "run")
+    wrong_device = replace(recipe, trainer=replace(recipe.trainer, accelerator="mps" if on_linux() else "gpu"))
+    with pytest.raises(UserError, match="trainer: ") as error:
+        fit(wrong_device, tmp_path / "run")
+    assert "\n" not in str(error.value)
     assert not (tmp_path / "run").exists()
+
+
+def on_linux() -> bool:
+    return platform.system() == "Linux"
 
 
 def test_stopping_keeps_the_last_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,7 +159,7 @@ def test_stopping_keeps_the_last_state(tmp_path: Path, monkeypatch: pytest.Monke
 def test_folders_that_are_no_runs_are_named(tmp_path: Path, trained: Run) -> None:
     with pytest.raises(UserError, match=r"is not a run folder: .*config.yaml is missing"):
         Run.open(tmp_path)
-    run = Run.create(trained.recipe, trained.classes, tmp_path / "run")
+    run = Run.create(new_folder("", tmp_path / "run"), trained.recipe, trained.classes)
     with pytest.raises(UserError, match=r"best.ckpt is missing: did the run reach the end of its first epoch"):
         run.load_model()
     whole = (trained.path / "best.ckpt").read_bytes()
@@ -168,7 +177,7 @@ class Evil:
 
 
 def test_a_checkpoint_with_code_is_refused(tmp_path: Path, trained: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    run = Run.create(trained.recipe, trained.classes, tmp_path / "run")
+    run = Run.create(new_folder("", tmp_path / "run"), trained.recipe, trained.classes)
     torch.save({"state_dict": {}, "more": Evil()}, run.path / "best.ckpt")
     with pytest.raises(UserError, match=r"best.ckpt cannot be read"):
         run.load_model()

@@ -110,12 +110,13 @@ def score(model: nn.Module, loader: DataLoader[Any]) -> Scores:
     return Scores(torch.cat(logits), torch.cat(labels), torch.cat(indices), unreadable)
 
 
-def evaluate(run: Run, name: str = "") -> tuple[str, Scores]:
+def evaluate(run: Run, name: str = "", path: str = "") -> tuple[str, Scores]:
     """Score the best epoch of a run on one of its splits, and write the outcome into the run folder.
 
     Args:
         run: The run.
         name: "train", "val" or "test"; by default test, or val where the data have no test split.
+        path: Where the data lie now, if they have moved.
 
     Returns:
         The name of the split and the scores. ``evaluation-NAME.json`` and ``confusion-NAME.png`` hold them, and
@@ -126,7 +127,7 @@ def evaluate(run: Run, name: str = "") -> tuple[str, Scores]:
     """
     from unireplknet.insight.confusion import draw_confusion
 
-    data = run.load_data()
+    data = run.load_data(path)
     name = name or ("test" if "test" in data.splits else "val")
     if name not in data.splits:
         raise UserError(f"the data of {run.path} have no {name} split, only {', '.join(data.splits)}")

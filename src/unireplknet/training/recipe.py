@@ -141,16 +141,16 @@ class Trainer:
     Args:
         seed: Seed of the first weights, the order of samples and the augmentation.
         select: What chooses the best epoch on the val split: lowest "loss" or highest "accuracy".
-        precision: Lightning's name of the arithmetic, such as "32-true", "bf16-mixed" or "16-mixed".
-        accelerator: "auto", "cpu", "gpu" or "mps".
+        precision: The arithmetic, as Lightning calls it.
+        accelerator: Where to compute; "auto" takes the best there is.
         devices: How many devices to use.
         progress: Show a progress bar in a terminal; without one, each epoch is a line in the log.
     """
 
     seed: int = 0
     select: Literal["loss", "accuracy"] = "accuracy"
-    precision: str = "32-true"
-    accelerator: str = "auto"
+    precision: Literal["32-true", "64-true", "bf16-mixed", "16-mixed"] = "32-true"
+    accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
     devices: int = 1
     progress: bool = True
 

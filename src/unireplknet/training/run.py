@@ -6,11 +6,7 @@ import json
 import logging
 import platform
 import signal
-import sys
 import time
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -58,24 +54,13 @@ class Run:
     path: Path
 
     @staticmethod
-    def create(recipe: Recipe, classes: tuple[str, ...], out: Path | None = None) -> Run:
-        """Make a new folder: ``out``, or the next free number under ``runs``.
-
-        Raises:
-            UserError: ``out`` holds something already.
-        """
-        if out is not None:
-            if out.exists() and (not out.is_dir() or any(out.iterdir())):
-                raise UserError(f"{out} exists and is not empty; a run is never overwritten, choose another --out")
-            out.mkdir(parents=True, exist_ok=True)
-            run = Run(out)
-        else:
-            run = Run(_next_folder(Path("runs"), recipe.name))
-        recipe.save(run.path / "config.yaml")
-        (run.path / "classes.txt").write_text("".join(f"{name}\n" for name in classes), encoding="utf-8")
-        text = EXPLANATION.format(name=run.path.as_posix(), version=__version__, recipe=recipe.name)
-        (run.path / "README.md").write_text(text, encoding="utf-8")
-        return run
+    def create(path: Path, recipe: Recipe, classes: tuple[str, ...]) -> Run:
+        """Write down what a run in the empty folder ``path`` is about to do."""
+        recipe.save(path / "config.yaml")
+        (path / "classes.txt").write_text("".join(f"{name}\n" for name in classes), encoding="utf-8")
+        text = EXPLANATION.format(name=path.as_posix(), version=__version__, recipe=recipe.name)
+        (path / "README.md").write_text(text, encoding="utf-8")
+        return Run(path)
 
     @staticmethod
     def open(path: str | Path) -> Run:
@@ -109,13 +94,17 @@ class Run:
         text = json.dumps(self.results | values, indent=2, ensure_ascii=False)
         (self.path / "results.json").write_text(text + "\n", encoding="utf-8")
 
-    def load_data(self) -> Labelled:
+    def load_data(self, path: str = "") -> Labelled:
         """The data of the run, divided as they were in training.
+
+        Args:
+            path: Where they lie now, if they have moved.
 
         Raises:
             UserError: The data have other classes now.
         """
         recipe = self.recipe
+        recipe.data.path = path or recipe.data.path
         data = recipe.data.load(recipe.input)
         if data.classes != self.classes:
             different = set(data.classes) ^ set(self.classes)
@@ -160,60 +149,38 @@ def fit(recipe: Recipe, out: Path | None = None) -> Run:
     """
     try:
         import lightning.pytorch as pl
-        from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
-        from lightning.pytorch.loggers import TensorBoardLogger
     except ImportError as error:
         raise missing_extra("lightning", "train") from error
-    from unireplknet.training.callbacks import Bar, EpochTable
+    from unireplknet.training.engine import build_trainer, quiet
     from unireplknet.training.task import Classification
 
     data = recipe.data.load(recipe.input)
     pl.seed_everything(recipe.trainer.seed, verbose=False)
     model = recipe.model.build(recipe.input.channels, data.classes)
-    run = Run.create(recipe, data.classes, out)
-    logger.info("run folder %s: %s", run.path, ", ".join(f"{len(s)} {n}" for n, s in data.splits.items()))
-
     train = build_loader(recipe, data.splits["train"], augment=True)
     task = Classification(model, recipe, len(data.classes), len(train))
-    mode: Literal["min", "max"] = "min" if recipe.trainer.select == "loss" else "max"
-    best = ModelCheckpoint(
-        run.path, "best", monitor=f"val/{recipe.trainer.select}", mode=mode, enable_version_counter=False
-    )
-    last = ModelCheckpoint(run.path, "last", save_on_exception=True, enable_version_counter=False)
-    bar = recipe.trainer.progress and sys.stdout.isatty()  # where Lightning draws it
-    callbacks: list[pl.Callback] = [EpochTable(run.path / "metrics.csv", not bar), best, last]
-    if recipe.optim.ema:
-        callbacks.insert(0, EMAWeightAveraging(decay=recipe.optim.ema))
-    if bar:
-        callbacks.append(Bar(leave=False))
-    started = time.perf_counter()
-    with _quiet():
-        trainer = pl.Trainer(
-            accelerator=recipe.trainer.accelerator,
-            devices=recipe.trainer.devices,
-            precision=recipe.trainer.precision,  # type: ignore[arg-type]
-            max_epochs=recipe.optim.epochs,
-            gradient_clip_val=recipe.optim.clip_grad or None,
-            logger=TensorBoardLogger(run.path, name="", version="tensorboard"),
-            callbacks=callbacks,
-            enable_progress_bar=bar,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-            num_sanity_val_steps=0,
-            log_every_n_steps=min(10, len(train)),
-        )
-        handler = signal.getsignal(signal.SIGINT)
+
+    path = new_folder(recipe.name, out)
+    with quiet():
+        try:
+            trainer = build_trainer(recipe, path, len(train))
+        except UserError:
+            path.rmdir()
+            raise
+        run = Run.create(path, recipe, data.classes)
+        logger.info("run folder %s: %s", path, ", ".join(f"{len(s)} {n}" for n, s in data.splits.items()))
+        started, handler = time.perf_counter(), signal.getsignal(signal.SIGINT)
         try:
             trainer.fit(task, train, build_loader(recipe, data.splits["val"]))
         except SystemExit as error:  # Lightning's answer to Ctrl-C, after saving and ignoring further ones
             signal.signal(signal.SIGINT, handler)
-            raise KeyboardInterrupt(f"stopped; the state is in {run.path / 'last.ckpt'}") from error
+            raise KeyboardInterrupt(f"stopped; the state is in {path / 'last.ckpt'}") from error
         finally:
             _draw_curves(run)
-    unireplknet.save_weights(run.load_model(), run.path / "model.safetensors")
+    unireplknet.save_weights(run.load_model(), path / "model.safetensors")
+    best = torch.load(path / "best.ckpt", map_location="cpu", weights_only=True)
     run.note(
-        best_epoch=torch.load(run.path / "best.ckpt", map_location="cpu", weights_only=True)["epoch"] + 1,
-        best={f"val/{recipe.trainer.select}": float(best.best_model_score or "nan")},
+        best_epoch=best["epoch"] + 1,
         seconds=round(time.perf_counter() - started, 1),
         parameters=sum(p.numel() for p in model.parameters()),
         data={n: {"samples": len(s), "fingerprint": s.fingerprint()} for n, s in data.splits.items()},
@@ -224,13 +191,29 @@ def fit(recipe: Recipe, out: Path | None = None) -> Run:
     return run
 
 
-def _next_folder(root: Path, name: str) -> Path:
-    """Make ``root/name-N`` with the smallest free N; mkdir decides, so that two runs never share one."""
+def new_folder(name: str, out: Path | None = None) -> Path:
+    """Make a folder for a run.
+
+    Args:
+        name: Name of the recipe.
+        out: Which folder; by default ``runs/NAME-N`` with the smallest free N.
+
+    Returns:
+        The folder, which is empty.
+
+    Raises:
+        UserError: ``out`` holds something already.
+    """
+    if out is not None:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise UserError(f"{out} exists and is not empty; a run is never overwritten, choose another --out")
+        out.mkdir(parents=True, exist_ok=True)
+        return out
     number = 1
     while True:
-        folder = root / f"{name}-{number}"
+        folder = Path("runs") / f"{name}-{number}"
         try:
-            folder.mkdir(parents=True)
+            folder.mkdir(parents=True)  # and not a look beforehand: two runs may start at once
             return folder
         except FileExistsError:
             number += 1
@@ -241,21 +224,3 @@ def _draw_curves(run: Run) -> None:
         from unireplknet.insight.curves import draw_curves
 
         draw_curves(run.path / "metrics.csv", run.path / "curves.png")
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep Lightning's greetings and its advice on loader workers out of the log."""
-    noisy = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [log.level for log in noisy]
-    for log in noisy:
-        log.setLevel(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-            warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
-            warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
-            yield
-    finally:
-        for log, level in zip(noisy, levels, strict=True):
-            log.setLevel(level)
