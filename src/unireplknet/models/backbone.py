@@ -1,13 +1,23 @@
 """UniRepLKNet: the backbone and its classifier."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import torch
-from timm.layers import LayerNorm2d, NormMlpClassifierHead, calculate_drop_path_rates, trunc_normal_
+from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
+from timm.layers import (
+    LayerNorm2d,
+    NormMlpClassifierHead,
+    calculate_drop_path_rates,
+    get_device_dtype,
+    trunc_normal_,
+)
 from timm.models import checkpoint_seq, named_apply
 from torch import Tensor, nn
 
+from unireplknet.models.weights import WEIGHTS_FILE, load_weights, save_weights
 from unireplknet.nn.blocks import (
     DilatedReparamConv,
     Downsample,
@@ -63,8 +73,17 @@ class Stage(nn.Module):
         return self.blocks(x)
 
 
-class UniRepLKNet(nn.Module):
+class UniRepLKNet(
+    nn.Module,
+    PyTorchModelHubMixin,
+    library_name="unireplknet",
+    license="apache-2.0",
+    paper_url="https://arxiv.org/abs/2311.15599",
+):
     """A large-kernel ConvNet for any C' x H x W map.
+
+    ``save_pretrained(folder)`` writes ``config.json`` and ``model.safetensors``, and ``from_pretrained`` restores
+    the network from such a folder or a Hub id, in training or merged form, in eval mode.
 
     Args:
         in_chans: Channels C' of the input map.
@@ -114,6 +133,7 @@ class UniRepLKNet(nn.Module):
         dd: dict[str, Any] = {"device": device, "dtype": dtype}
         self.in_chans = in_chans
         self.num_classes = num_classes
+        branches = {int(k): pairs for k, pairs in (branches or {}).items()}  # JSON makes strings of the keys
         kernels = _kernel_lists(depths, dims, kernel_sizes)
         rates = calculate_drop_path_rates(drop_path_rate, list(depths), stagewise=True)
 
@@ -125,7 +145,7 @@ class UniRepLKNet(nn.Module):
                     dims[i],
                     kernels[i],
                     rates[i],
-                    branches or {},
+                    branches,
                     downsample=i > 0,
                     extra=extra,
                     layer_scale_init=layer_scale_init,
@@ -262,10 +282,53 @@ class UniRepLKNet(nn.Module):
             global_pool: Pooling before it; None keeps the present one.
         """
         self.num_classes = num_classes
-        self.head.reset(num_classes, global_pool)
+        self.head.reset(num_classes, global_pool, **get_device_dtype(self))  # a pruned head knows neither
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        arguments = dict(cast(dict[str, Any], self._hub_mixin_config))
+        arguments |= {"num_classes": self.num_classes, "global_pool": self.head.global_pool.pool_type}
+        for name in ("device", "dtype"):  # of this process, not of the network
+            arguments.pop(name, None)
+        (save_directory / "config.json").write_text(json.dumps(arguments, indent=2))
+        save_weights(self, save_directory / WEIGHTS_FILE)
+
+    @classmethod
+    def _from_pretrained(
+        cls,
+        *,
+        model_id: str,
+        revision: str | None,
+        cache_dir: str | Path | None,
+        force_download: bool,
+        local_files_only: bool,
+        token: str | bool | None,
+        **model_kwargs: Any,
+    ) -> "UniRepLKNet":
+        model = cls(**model_kwargs)
+        source = Path(model_id)
+        if not source.is_dir():
+            source = Path(
+                hf_hub_download(
+                    model_id,
+                    WEIGHTS_FILE,
+                    revision=revision,
+                    cache_dir=cache_dir,
+                    force_download=force_download,
+                    local_files_only=local_files_only,
+                    token=token,
+                )
+            )
+        return load_weights(model, source).eval()
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute every block in the backward pass instead of keeping its activations."""
+        """Recompute every block in the backward pass instead of keeping its activations.
+
+        Outputs and gradients stay the same. In training mode a BatchNorm meets each batch twice, so its running
+        statistics follow the last batches more closely, as in timm's models.
+
+        Args:
+            enable: Whether to do so.
+        """
         for stage in cast(Iterable[Stage], self.stages):
             stage.grad_checkpointing = enable
 
@@ -308,8 +371,11 @@ def _take_indices(count: int, indices: int | Sequence[int] | None) -> list[int]:
     return [i % count for i in wanted]
 
 
+@torch.no_grad()
 def _init_weights(module: nn.Module, name: str = "") -> None:
     if isinstance(module, nn.Conv2d | nn.Linear):
-        trunc_normal_(module.weight, std=0.02)
+        # In bfloat16 the sampling by inverse error function would end in outliers.
+        sample = torch.empty_like(module.weight, dtype=torch.float32)
+        module.weight.copy_(trunc_normal_(sample, std=0.02))
         if module.bias is not None:
             nn.init.zeros_(module.bias)

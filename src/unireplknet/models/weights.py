@@ -7,10 +7,13 @@ model (branch order, larger kernels, other class counts and input channels) or s
 The names of the released files are known from the authors' class; the files themselves were not at hand.
 """
 
+import argparse
+import copy
 import json
 import logging
 import pickle
 import re
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -18,9 +21,9 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from timm.models import adapt_input_conv, clean_state_dict, load_state_dict
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from timm.models import adapt_input_conv, clean_state_dict
 from torch import Tensor
 
 from unireplknet.nn.blocks import DilatedReparamConv
@@ -32,6 +35,8 @@ if TYPE_CHECKING:
 
 HUB_ID = "DingXiaoH/UniRepLKNet"
 WEIGHTS_FILE = "model.safetensors"
+_WRAPPERS = ("state_dict", "model")
+_AVERAGED = ("state_dict_ema", "model_ema")
 _BRANCHES = "branches"  # metadata: the (k, r) of every Dilated Reparam Block, which no tensor's shape tells
 
 logger = logging.getLogger(__name__)
@@ -194,24 +199,47 @@ def read_state(path: str | Path, use_ema: bool = True) -> tuple[State, dict[str,
         if path.suffix == ".safetensors":
             with safe_open(path, "pt") as file:
                 metadata = file.metadata() or {}
-        state: Any = load_state_dict(str(path), use_ema=use_ema)
-    except (RuntimeError, EOFError, OSError, SafetensorError, pickle.UnpicklingError, KeyError) as e:
-        reason = (
-            str(e).partition("\n")[0].removesuffix(" If this checkpoint is trusted, retry with weights_only=False.")
-        )
-        if "weights_only" in reason:
-            reason = "it holds Python objects other than tensors, which could run code, and was not loaded"
-        raise WeightsError(f"{path} is damaged or not a weights file: {reason}") from e
-    return _only_tensors(path, state), metadata
+            content = load_file(path)
+        else:
+            # Remarks on odd pickles are left out: those are refused below.
+            with warnings.catch_warnings(action="ignore"), torch.serialization.safe_globals([argparse.Namespace]):
+                content = torch.load(path, map_location="cpu", weights_only=True)
+        return unwrap(content, use_ema), metadata
+    except WeightsError as e:
+        raise WeightsError(f"{path}: {e}") from e
+    except Exception as e:  # what is no checkpoint can fail anywhere in the unpickler
+        raise WeightsError(f"{path}: {_why_unreadable(e)}") from e
 
 
-def _only_tensors(path: Path, state: Any) -> State:
-    if not isinstance(state, Mapping) or not state:
-        raise WeightsError(f"{path} holds a {type(state).__name__}, expected a dict of tensors")
-    for key, value in state.items():
-        if not isinstance(value, Tensor):
-            raise WeightsError(f"{path}: {key} is a {type(value).__name__}, expected a tensor")
-    return clean_state_dict(dict(state))
+def _why_unreadable(error: Exception) -> str:
+    if code := re.search(r"GLOBAL (\S+)", str(error)):
+        return f"holds {code[1]}, which could run code, and was not loaded: expected plain tensors"
+    reason = "torch.save did not write it" if isinstance(error, pickle.UnpicklingError) else str(error)
+    return f"damaged or not a weights file: {reason.splitlines()[0] if reason else type(error).__name__}"
+
+
+def unwrap(content: Any, use_ema: bool = True) -> State:
+    """The state dict in what a checkpoint holds.
+
+    Args:
+        content: A state dict, bare or wrapped (``model``, ``model_ema``, ``state_dict``, ``module.`` prefixes).
+        use_ema: Prefer averaged weights where there are both.
+
+    Returns:
+        The tensors by name.
+
+    Raises:
+        WeightsError: If there are other things among them.
+    """
+    if isinstance(content, Mapping):
+        wrappers = (*_AVERAGED, *_WRAPPERS) if use_ema else _WRAPPERS
+        content = next((content[key] for key in wrappers if content.get(key) is not None), content)
+    if not isinstance(content, Mapping) or not content:
+        raise WeightsError(f"holds {'nothing' if content == {} else type(content).__name__}, expected tensors by name")
+    for key, value in content.items():
+        if not (isinstance(key, str) and isinstance(value, Tensor)):
+            raise WeightsError(f"{key} is a {type(value).__name__}, expected a tensor under a name")
+    return clean_state_dict(content)
 
 
 def fit_state(state: State, pairs: Pairs | None, model: "UniRepLKNet") -> State:
@@ -247,10 +275,14 @@ def fit_state(state: State, pairs: Pairs | None, model: "UniRepLKNet") -> State:
 
 def _grow_kernel(state: State, key: str, size: int) -> None:
     present = state[key].shape[-1]
-    if present > size:
-        raise WeightsError(f"{key} has kernel size {present}, the model has {size}: kernels grow but never shrink")
+    _check_growth(key, present, size)
     if present < size:
         state[key] = pad_kernel(state[key], size)
+
+
+def _check_growth(key: str, present: int, size: int) -> None:
+    if present > size:
+        raise WeightsError(f"{key} has kernel size {present}, the model has {size}: kernels grow but never shrink")
 
 
 def _fit_branches(state: State, name: str, module: DilatedReparamConv, pairs: Branches | None) -> None:
@@ -263,7 +295,8 @@ def _fit_branches(state: State, name: str, module: DilatedReparamConv, pairs: Br
                 f"say which branches it has; save it with unireplknet.save_weights first"
             )
         return
-    left = dict(enumerate(map(tuple, pairs), start=1))
+    _check_growth(f"{name}.branches.0.conv.weight", present, size)
+    left = dict(enumerate(pairs, start=1))
     fitted = {0: 0}
     for i, pair in enumerate(own, start=1):
         if match := next((j for j, other in left.items() if other == pair), None):
@@ -297,10 +330,12 @@ def _fit_stem(state: State, model: "UniRepLKNet") -> None:
 
 
 def _fit_classifier(state: State, model: "UniRepLKNet") -> None:
-    key = "head.fc.weight"
-    if key not in state or (classes := state[key].shape[0]) == model.num_classes:
+    present = [key for key in ("head.fc.weight", "head.fc.bias") if key in state]
+    classes = len(state[present[0]]) if present else 0
+    if classes == model.num_classes or len(present) == 1:  # half a classifier is not adapted but reported
         return
-    del state[key], state["head.fc.bias"]
+    for key in present:
+        del state[key]
     if model.num_classes:
         state |= {f"head.fc.{k}": v for k, v in model.head.fc.state_dict().items()}
         logger.warning("the file classifies %d classes, the model %d: new classifier", classes, model.num_classes)
@@ -327,22 +362,30 @@ def load_weights(model: "UniRepLKNet", source: str | Path, use_ema: bool = True)
     """
     path = find_weights(source)
     state, metadata = read_state(path, use_ema)
+    try:
+        model.load_state_dict(_prepare(state, metadata, model))
+    except WeightsError as e:
+        raise WeightsError(f"{path}: {e}") from e
+    return model
+
+
+def _prepare(state: State, metadata: Mapping[str, str], model: "UniRepLKNet") -> State:
     pairs: Pairs | None = None
     if is_released(state):
         state, pairs = from_released(state)
     elif _BRANCHES in metadata:
-        pairs = json.loads(metadata[_BRANCHES])
-    if is_merged(state):
+        found = json.loads(metadata[_BRANCHES])
+        pairs = {name: [(k, r) for k, r in branches] for name, branches in found.items()}
+    merged = is_merged(state)
+    if model.merged and not merged:
+        raise WeightsError("in training form, but the model is merged: load before reparameterize()")
+    # Merging a copy first leaves the model as it is if the file does not fit.
+    target = copy.deepcopy(model).reparameterize() if merged else model
+    state = fit_state(state, pairs, target)
+    _check_fit(state, target.state_dict())
+    if merged:
         model.reparameterize()
-    elif model.merged:
-        raise WeightsError(f"{path} is in training form and the model is merged: load before reparameterize()")
-    try:
-        state = fit_state(state, pairs, model)
-        _check_fit(state, model.state_dict())
-    except WeightsError as e:
-        raise WeightsError(f"{path}: {e}") from e
-    model.load_state_dict(state)
-    return model
+    return state
 
 
 def _check_fit(state: State, own: Mapping[str, Tensor]) -> None:
@@ -399,9 +442,6 @@ def save_weights(model: "UniRepLKNet", path: str | Path) -> None:
     save_file(state, path, metadata={"format": "pt", _BRANCHES: json.dumps(branches)})
 
 
-def checkpoint_filter_fn(state: State, model: "UniRepLKNet") -> State:
-    """Hook for timm: a state dict in either naming, made to fit the model."""
-    if not is_released(state):
-        return state
-    state, pairs = from_released(state)
-    return fit_state(state, pairs, model)
+def checkpoint_filter_fn(checkpoint: Mapping[str, Any], model: "UniRepLKNet") -> State:
+    """Hook for timm, which reads the file and may not unwrap it: the tensors to load, see :func:`load_weights`."""
+    return _prepare(unwrap(checkpoint), {}, model)

@@ -8,6 +8,7 @@ from unireplknet.nn.reparam import fold_bn, fold_dtype
 from unireplknet.ops import depthwise_conv2d
 
 
+@register_notrace_module  # the operation looks at shapes
 class DepthwiseConv2d(nn.Conv2d):
     """Depthwise convolution, stride 1, "same" zero padding, computed by :func:`unireplknet.depthwise_conv2d`.
 
