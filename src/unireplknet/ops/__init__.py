@@ -1,5 +1,5 @@
 """The depthwise convolution: one public function, private backends."""
 
-from unireplknet.ops.depthwise import depthwise_conv2d
+from unireplknet.ops.depthwise import backend_report, depthwise_conv2d, use_backend
 
-__all__ = ["depthwise_conv2d"]
+__all__ = ["backend_report", "depthwise_conv2d", "use_backend"]
