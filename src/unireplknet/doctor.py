@@ -71,10 +71,9 @@ def _simd() -> str:
 
 
 def _backends() -> list[str]:
-    from unireplknet import ops
+    from unireplknet.ops import backend_report
 
-    report: dict[str, str | None] = getattr(ops, "backend_report", dict)()
-    return [f"{name}: {'runs' if reason is None else f'no: {reason}'}" for name, reason in report.items()]
+    return [f"{name}: {'runs' if reason is None else f'no: {reason}'}" for name, reason in backend_report().items()]
 
 
 def _compiler() -> str:
