@@ -1,9 +1,26 @@
 """Shared test settings."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import pytest
 import torch
+
+if TYPE_CHECKING:
+    from unireplknet.training.run import Run
 
 
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A finished run on a small image tree; tests add to its folder but change nothing in it."""
+    from tests.runs import tiny_recipe, write_tree
+    from unireplknet.training.run import fit
+
+    root = tmp_path_factory.mktemp("trained")
+    return fit(tiny_recipe(write_tree(root / "data"), epochs=6), root / "run")

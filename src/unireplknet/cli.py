@@ -1,0 +1,220 @@
+"""The command line. Each command imports what it needs when it runs, so that help is quick."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from unireplknet._version import __version__
+from unireplknet.errors import UserError
+
+USAGE = """usage: unireplknet COMMAND ...   (unireplknet COMMAND --help says more)
+
+{commands}
+
+First steps: unireplknet demo
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports mistakes as every other mistake is reported: by one line."""
+
+    def __init__(self, command: str, description: str) -> None:
+        super().__init__(prog=f"unireplknet {command}", description=description, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} ({self.prog} --help says more)")
+
+
+def say(line: str = "") -> None:
+    """Write a line of a command's result to standard output."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: The words after ``unireplknet``; by default those of the process.
+
+    Returns:
+        The exit status: 0 for success, 2 for a user's mistake, 130 for Ctrl-C.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    logging.getLogger("unireplknet").setLevel(logging.INFO)
+    try:
+        if not words or words[0] in ("-h", "--help", "help"):
+            rows = "\n".join(f"  {name:10} {doc}" for name, doc in _summaries().items())
+            say(USAGE.format(commands=rows))
+            return 0
+        if words[0] == "--version":
+            say(__version__)
+            return 0
+        if words[0] not in COMMANDS:
+            from unireplknet.training.recipe import nearest
+
+            raise UserError(f"no command {words[0]!r}{nearest(words[0], COMMANDS)} (unireplknet --help lists them)")
+        COMMANDS[words[0]](words[1:])
+    except UserError as error:
+        sys.stderr.write(f"unireplknet: error: {error}\n")
+        return 2
+    except KeyboardInterrupt as error:
+        sys.stderr.write(f"unireplknet: {error or 'stopped'}\n")
+        return 130
+    return 0
+
+
+def train(words: list[str]) -> None:
+    """Train a network by a recipe, in a new run folder."""
+    from unireplknet.recipes import RECIPES, find_recipe
+
+    recipes = "\n".join(f"  {name:10} {_first_line(recipe)}" for name, recipe in RECIPES.items())
+    parser = _Parser("train RECIPE", f"{_first_line(train)}\n\nrecipes:\n{recipes}")
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = "RECIPE can also be the config.yaml of a run; RECIPE --help lists what can be set in it"
+    parser.add_argument("--data", metavar="PATH", help="where the samples lie; short for --data.path PATH")
+    parser.add_argument("--out", metavar="DIR", type=Path, help="the run folder, which must be new or empty")
+    if not words or words[0].startswith("-"):
+        parser.parse_args(words)  # --help leaves here
+        parser.error(f"which recipe? One of {', '.join(RECIPES)}, or the config.yaml of a run")
+    recipe = find_recipe(words[0])
+    if "-h" in words or "--help" in words:
+        say(parser.format_help())
+        say(recipe.parser().format_help().partition("\n\n")[2])
+        return
+    options, flags = parser.parse_known_args(words[1:])
+    if options.data:
+        flags += ["--data.path", options.data]
+    recipe = recipe.override(flags)
+
+    from unireplknet.training.run import fit
+
+    run = fit(recipe, options.out)
+    say(f"{run.path}: epoch {run.results['best_epoch']} did best on the val split")
+    _report(run)
+
+
+def evaluate(words: list[str]) -> None:
+    """Score a run: top-1, top-5, each class, and a picture of the confusion matrix."""
+    parser = _Parser("evaluate", _first_line(evaluate))
+    parser.add_argument("run", metavar="RUN", help="a run folder")
+    parser.add_argument("--split", choices=("train", "val", "test"), default="", help="default: test, else val")
+    parser.add_argument("--data", metavar="PATH", default="", help="where the data lie now, if they have moved")
+    options = parser.parse_args(words)
+
+    from unireplknet.training.run import Run
+
+    _report(Run.open(options.run), options.split, options.data)
+
+
+def _report(run: Any, split: str = "", data: str = "") -> None:
+    from unireplknet.training.evaluate import evaluate as score_run
+
+    split, scores = score_run(run, split, data)
+    summary = scores.summary(run.classes)
+    width = max(len(name) for name in run.classes)
+    for name, row in summary["per_class"].items():
+        accuracy = "   -   " if row["accuracy"] is None else f"{row['accuracy']:7.2%}"
+        say(f"  {name:{width}}  {accuracy}  of {row['samples']}")
+    say(f"{split}: top-1 {summary['top1']:.2%}, top-5 {summary['top5']:.2%} of {summary['samples']} samples")
+    if summary["unreadable"]:
+        say(f"{len(summary['unreadable'])} unreadable samples were left out")
+    say(f"written: {run.path / f'evaluation-{split}.json'}, {run.path / f'confusion-{split}.png'}")
+
+
+def predict(words: list[str]) -> None:
+    """Classify files with a trained run."""
+    parser = _Parser("predict", _first_line(predict))
+    parser.add_argument("run", metavar="RUN", help="a run folder")
+    parser.add_argument("files", metavar="FILE", nargs="+", help="files, or folders of files")
+    parser.add_argument("--top", type=int, default=5, help="how many classes to name (default: 5)")
+    parser.add_argument("--format", choices=("table", "json"), default="table", help="default: table")
+    options = parser.parse_args(words)
+
+    from dataclasses import asdict
+
+    from unireplknet.training.evaluate import predict as predict_files
+    from unireplknet.training.run import Run
+
+    predictions = predict_files(Run.open(options.run), options.files, options.top)
+    if options.format == "json":
+        say(json.dumps([asdict(p) for p in predictions], indent=2, ensure_ascii=False))
+        return
+    for p in predictions:
+        said = "  ".join(f"{c} {q:.1%}" for c, q in zip(p.classes, p.probabilities, strict=True))
+        say(f"{p.file}  {said or 'unreadable'}")
+
+
+def info(words: list[str]) -> None:
+    """Show the variants' parameters and cost, computed and as the paper prints them."""
+    parser = _Parser("info", _first_line(info))
+    parser.add_argument("variant", metavar="VARIANT", nargs="?", help="one variant; default: all")
+    parser.add_argument("--ablations", action="store_true", help="the rows of the paper's tables 3a to 3d instead")
+    options = parser.parse_args(words)
+
+    from unireplknet.models.complexity import complexity
+    from unireplknet.models.published import ABLATION_ROWS, VARIANT_ROWS
+    from unireplknet.training.recipe import nearest
+
+    wanted = options.variant
+    rows = [
+        row
+        for row in (ABLATION_ROWS if options.ablations else VARIANT_ROWS)
+        if not wanted or wanted in (row.label, row.label.removeprefix("unireplknet_"))
+    ]
+    if not rows:
+        raise UserError(f"no variant {wanted!r}{nearest(wanted, {row.label for row in VARIANT_ROWS})}")
+    width = max(len(row.label) for row in rows)
+    columns = ("training, M", "merged, M", "paper's rule, M", "printed, M", "GMACs", "printed")
+    say(f"{'':{width}}  pixels  " + "  ".join(f"{c:>{len(c)}}" for c in columns))
+    for row in rows:
+        cost = complexity(row)
+        millions = [f"{n / 1e6:.2f}" for n in (cost.training_params, cost.params, cost.published_params)]
+        cells = (*millions, row.params or "-", f"{cost.macs / 1e9:.2f}", row.macs or "-")
+        line = "  ".join(f"{cell:>{len(c)}}" for cell, c in zip(cells, columns, strict=True))
+        say(f"{row.label:{width}}  {row.size:6}  {line}")
+    say("The paper counts the merged network, without GRN's gamma and the norms of stem and downsampling.")
+
+
+def doctor(words: list[str]) -> None:
+    """Say which versions, devices, backends and compilers are there, and which are not and why."""
+    _Parser("doctor", _first_line(doctor)).parse_args(words)
+
+    from unireplknet.doctor import examine
+
+    for title, lines in examine().items():
+        say(title)
+        for line in lines:
+            say(f"  {line}")
+
+
+def demo(words: list[str]) -> None:
+    """Train on the digits, evaluate, merge, verify, time, predict: all of it in three minutes."""
+    parser = _Parser("demo", _first_line(demo))
+    parser.add_argument("--out", metavar="DIR", type=Path, help="the run folder, which must be new or empty")
+    parser.add_argument("--epochs", type=int, help="fewer for a quick look")
+    options = parser.parse_args(words)
+
+    from unireplknet.demo import run_demo
+
+    run_demo(say, options.out, options.epochs)
+
+
+COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    command.__name__: command for command in (demo, train, evaluate, predict, info, doctor)
+}
+
+
+def _first_line(command: Callable[..., Any]) -> str:
+    return (command.__doc__ or "").strip().partition("\n")[0]
+
+
+def _summaries() -> dict[str, str]:
+    return {name: _first_line(command) for name, command in COMMANDS.items()}

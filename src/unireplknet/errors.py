@@ -1,0 +1,23 @@
+"""The one exception that means: the user can put this right."""
+
+from __future__ import annotations
+
+
+class UserError(ValueError):
+    """A mistake in the input. The message says in one line what is wrong, where, and what would be right.
+
+    The command line prints it without a stack trace; everything else that is raised is a defect of ours.
+    """
+
+
+def missing_extra(module: str, extra: str) -> UserError:
+    """The error for an optional dependency that is not installed.
+
+    Args:
+        module: The import that failed, such as ``lightning``.
+        extra: The extra of this package that brings it.
+
+    Returns:
+        An exception whose message names the command to run.
+    """
+    return UserError(f'{module} is not installed; run: pip install "unireplknet[{extra}]"')

@@ -1,0 +1,1 @@
+"""Pictures that show what a network learned and how."""

@@ -1,0 +1,300 @@
+"""Labelled samples of any modality: where they lie, how they are split, and how they become batches of maps."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from unireplknet.errors import UserError
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Labelled samples that have not been read yet.
+
+    Attributes:
+        items: One file or in-memory array a sample.
+        labels: Class index of each sample, int64, shape (N,).
+    """
+
+    items: Sequence[Any]
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, indices: np.ndarray) -> Split:
+        """The samples at ``indices``, in that order."""
+        return Split([self.items[i] for i in indices], self.labels[indices])
+
+    def name(self, index: int) -> str:
+        """What to call a sample in a message: its path, or its number where it has none."""
+        item = self.items[index]
+        return str(item) if isinstance(item, Path) else f"sample {index}"
+
+    def fingerprint(self) -> str:
+        """A short hash of which samples these are, to notice that a split has changed since a run."""
+        digest = hashlib.sha256(np.ascontiguousarray(self.labels).tobytes())
+        for item in self.items:
+            # Names relative to the class folder: a tree that was moved as a whole is still the same data.
+            digest.update(item.name.encode() if isinstance(item, Path) else np.ascontiguousarray(item).tobytes())
+        return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A labelled data set.
+
+    Attributes:
+        classes: Class names; a label is an index into them.
+        splits: ``{"all": ...}`` where the source has no split of its own, otherwise some of train, val, test.
+    """
+
+    classes: tuple[str, ...]
+    splits: dict[str, Split]
+
+
+def find_files(root: Path, extensions: Sequence[str]) -> list[Path]:
+    """All files below ``root`` (or ``root`` itself) with one of the extensions, sorted; hidden ones are left out."""
+    if root.is_file():
+        return [root]
+    found = (p for p in root.rglob("*") if p.suffix.lower() in extensions and p.is_file())
+    return sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(root).parts))
+
+
+def load_folder(path: str | Path, extensions: Sequence[str]) -> Labelled:
+    """Read the names in a class-per-folder tree.
+
+    Two layouts: ``path/CLASS/FILE``, which has no split of its own, and ``path/{train,val,test}/CLASS/FILE``, where
+    ``val`` and ``test`` may be missing. Files may lie deeper inside a class folder.
+
+    Args:
+        path: The root of the tree.
+        extensions: File name endings of the modality, lower case, with the dot.
+
+    Returns:
+        The class names in sorted order and the splits that the tree has.
+
+    Raises:
+        UserError: The tree is missing or empty, a class has no file, or the splits disagree about the classes.
+    """
+    root = Path(path)
+    if not root.is_dir():
+        raise UserError(f"{root} is not a folder; expected {root}/CLASS/FILE or {root}/train/CLASS/FILE")
+    splits = {name: root / name for name in SPLITS if (root / name).is_dir()}
+    if "train" not in splits:
+        splits = {"all": root}
+    first, *others = splits.values()
+    classes = _class_names(first)
+    if len(classes) < 2:
+        raise UserError(f"{first} has 1 class folder; at least 2 are needed")
+    for folder in others:
+        if unknown := sorted(set(_class_names(folder)) - set(classes)):
+            raise UserError(f"{folder} has class {unknown[0]!r}, which {first} has not")
+    return Labelled(
+        classes,
+        {name: _load_split(folder, classes, extensions, complete=folder is first) for name, folder in splits.items()},
+    )
+
+
+def _class_names(folder: Path) -> tuple[str, ...]:
+    names = tuple(sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")))
+    if not names:
+        raise UserError(f"{folder} has no class folders; expected {folder}/CLASS/FILE")
+    return names
+
+
+def _load_split(folder: Path, classes: Sequence[str], extensions: Sequence[str], complete: bool) -> Split:
+    items: list[Path] = []
+    labels: list[int] = []
+    for label, name in enumerate(classes):
+        files = find_files(folder / name, extensions)
+        if complete and not files:
+            wanted = " ".join(extensions)
+            raise UserError(f"class {name!r} has no files: {folder / name} (looked for {wanted})")
+        items += files
+        labels += [label] * len(files)
+    return Split(items, np.asarray(labels, dtype=np.int64))
+
+
+def split_data(data: Labelled, val_fraction: float, test_fraction: float, seed: int) -> Labelled:
+    """Give every data set a train and a val split, and a test split unless its own split leaves it out.
+
+    Stratified by class. Test is taken from the whole where the source has no split; val is always taken from what is
+    left for training, so that choosing an epoch never looks at the test samples.
+
+    Args:
+        data: The source as loaded.
+        val_fraction: Part of the training samples to choose the epoch with, unless the source has a val split.
+        test_fraction: Part of the whole to test with, unless the source is split already.
+        seed: Seed of both divisions; independent of the seed of training.
+
+    Returns:
+        The same samples under the keys train, val and, where there is one, test.
+
+    Raises:
+        UserError: A class is too small to be divided.
+    """
+    splits = dict(data.splits)
+    if "all" in splits:
+        splits["train"], splits["test"] = _divide(splits.pop("all"), test_fraction, seed, data.classes, "test")
+    if "val" not in splits:
+        splits["train"], splits["val"] = _divide(splits["train"], val_fraction, seed, data.classes, "val")
+    return Labelled(data.classes, {name: splits[name] for name in SPLITS if name in splits})
+
+
+def _divide(split: Split, fraction: float, seed: int, classes: Sequence[str], name: str) -> tuple[Split, Split]:
+    from sklearn.model_selection import train_test_split
+
+    if not 0 < fraction < 1:
+        raise UserError(f"data.{name}_fraction is {fraction}; expected a number between 0 and 1")
+    counts = np.bincount(split.labels, minlength=len(classes))
+    if counts.min() < 2:
+        small = classes[int(counts.argmin())]
+        raise UserError(
+            f"class {small!r} has {counts.min()} sample(s): at least 2 are needed to set some aside for {name}"
+        )
+    if min(fraction, 1 - fraction) * len(split) < len(classes):
+        raise UserError(
+            f"data.{name}_fraction {fraction} of {len(split)} samples leaves fewer than one a class"
+            f" ({len(classes)} classes); raise it to {len(classes) / len(split):.2g} or more"
+        )
+    kept, taken = train_test_split(np.arange(len(split)), test_size=fraction, stratify=split.labels, random_state=seed)
+    return split.take(kept), split.take(taken)
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Which sample, in which epoch: all that decides a training map, together with the seed."""
+
+    epoch: int
+    index: int
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One map, or the reason why there is none."""
+
+    map: Tensor | None
+    label: int
+    index: int
+    problem: str = ""
+
+
+class Batch(NamedTuple):
+    """A batch of maps.
+
+    Attributes:
+        maps: Shape (B, C, H, W), float32. B is smaller than asked for where samples were unreadable.
+        labels: Class indices, shape (B,), int64.
+        indices: Positions in the split, shape (B,), int64.
+        problems: One line for each sample that could not be read.
+    """
+
+    maps: Tensor
+    labels: Tensor
+    indices: Tensor
+    problems: list[str]
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Stack samples, leaving out the unreadable ones."""
+    good = [s for s in samples if s.map is not None]
+    return Batch(
+        torch.stack([s.map for s in good if s.map is not None]) if good else torch.empty(0),
+        torch.tensor([s.label for s in good], dtype=torch.int64),
+        torch.tensor([s.index for s in good], dtype=torch.int64),
+        [s.problem for s in samples if s.map is None],
+    )
+
+
+@contextmanager
+def _random_state(*key: int) -> Iterator[None]:
+    """Seed torch, numpy and Python from ``key`` (libraries draw from all three), and put their states back."""
+    seed = int(np.random.SeedSequence(key).generate_state(1)[0])
+    states = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002
+    try:
+        # torch.manual_seed would seed every accelerator too, a hundred times slower.
+        torch.default_generator.manual_seed(seed)
+        np.random.seed(seed)  # noqa: NPY002
+        random.seed(seed)
+        yield
+    finally:
+        torch.set_rng_state(states[0])
+        np.random.set_state(states[1])  # noqa: NPY002
+        random.setstate(states[2])
+
+
+class MapDataset(Dataset[Sample]):
+    """file -> read -> to_map, for every modality.
+
+    What a sample looks like is a function of (seed, epoch, index) alone: not of the worker that makes it, nor of what
+    was drawn before. An unreadable file becomes a sample with a problem instead of an exception.
+
+    Args:
+        split: The samples.
+        read: Turns an item of the split into a raw sample.
+        to_map: Turns a raw sample into a (C, H, W) tensor; may draw random numbers.
+        seed: Seed of the random numbers.
+    """
+
+    def __init__(
+        self, split: Split, read: Callable[[Any], Any], to_map: Callable[[Any], Tensor], seed: int = 0
+    ) -> None:
+        self.split = split
+        self.read = read
+        self.to_map = to_map
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, draw: Draw) -> Sample:
+        label = int(self.split.labels[draw.index])
+        try:
+            raw = self.read(self.split.items[draw.index])
+        except Exception as error:  # decoders raise anything; one bad file must not end a run
+            return Sample(None, label, draw.index, f"{self.split.name(draw.index)}: {error}")
+        with _random_state(self.seed, draw.epoch, draw.index):
+            return Sample(self.to_map(raw), label, draw.index)
+
+
+class EpochSampler(Sampler[Draw]):
+    """The order of one epoch, a function of (seed, epoch).
+
+    Args:
+        length: Number of samples.
+        shuffle: Whether to permute them, differently in every epoch.
+        seed: Seed of the permutation.
+    """
+
+    def __init__(self, length: int, shuffle: bool, seed: int = 0) -> None:
+        self.length = length
+        self.shuffle = shuffle
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch to iterate over next; Lightning calls this."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[Draw]:
+        order = np.arange(self.length)
+        if self.shuffle:
+            np.random.default_rng((self.seed, self.epoch)).shuffle(order)
+        return (Draw(self.epoch, int(index)) for index in order)

@@ -1,0 +1,244 @@
+"""Images: any file that Pillow opens -> a C x H x W map."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torchvision.transforms import InterpolationMode, v2
+
+from unireplknet.errors import UserError
+from unireplknet.modalities.folder import Labelled, Split
+
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+
+
+@dataclass
+class ImageInput:
+    """How an image becomes a map.
+
+    Args:
+        size: Height and width of the map in pixels.
+        channels: 1 (grey), 3 (colour) or 4 (colour and transparency); images in files are converted.
+        fit: "crop" scales the shorter side to size / crop and cuts the centre; "squash" scales both sides to size.
+        crop: Part of the scaled image that "crop" keeps.
+        interpolation: How to scale.
+        mean: Subtracted from pixel values in 0..1, one number a channel.
+        std: Divides the difference, one number a channel.
+    """
+
+    size: int = 224
+    channels: int = 3
+    fit: Literal["crop", "squash"] = "crop"
+    crop: float = 0.875
+    interpolation: Literal["nearest", "bilinear", "bicubic"] = "bicubic"
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+
+    extensions: ClassVar[tuple[str, ...]] = (
+        ".bmp",
+        ".gif",
+        ".jp2",
+        ".jpeg",
+        ".jpg",
+        ".pgm",
+        ".png",
+        ".ppm",
+        ".tif",
+        ".tiff",
+        ".webp",
+    )
+
+    def __post_init__(self) -> None:
+        if self.channels not in MODES:
+            raise UserError(f"input.channels is {self.channels}; images have 1, 3 or 4")
+        for name in ("mean", "std"):
+            if len(getattr(self, name)) != self.channels:
+                count = len(getattr(self, name))
+                raise UserError(f"input.{name} has {count} numbers, input.channels is {self.channels}")
+
+    def read(self, item: Path | np.ndarray) -> Image.Image:
+        """Open a file, or wrap an 8-bit grey array of shape (H, W), as an image with the wanted channels."""
+        if isinstance(item, np.ndarray):
+            return Image.fromarray(item).convert(MODES[self.channels])
+        with Image.open(item) as image:
+            return convert(ImageOps.exif_transpose(image), MODES[self.channels])
+
+    def to_map(self, image: Image.Image) -> Tensor:
+        """The map of an image for evaluation: scaled, cut and normalised.
+
+        Args:
+            image: An image with the wanted channels.
+
+        Returns:
+            A float32 tensor of shape (channels, size, size).
+        """
+        return self._pipeline(image)
+
+    def finish(self) -> list[v2.Transform]:
+        """The last steps of every pipeline: pixels to normalised numbers."""
+        return [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(self.mean, self.std)]
+
+    @property
+    def resampling(self) -> InterpolationMode:
+        """The interpolation as torchvision names it."""
+        return InterpolationMode(self.interpolation)
+
+    @cached_property
+    def _pipeline(self) -> v2.Compose:
+        if self.fit == "squash":
+            steps = [v2.Resize((self.size, self.size), self.resampling)]
+        else:
+            steps = [v2.Resize(round(self.size / self.crop), self.resampling), v2.CenterCrop(self.size)]
+        return v2.Compose([*steps, *self.finish()])
+
+
+def convert(image: Image.Image, mode: str) -> Image.Image:
+    """Bring an image of any kind to 8-bit grey, RGB or RGBA.
+
+    16-bit grey is scaled to 8 bits (Pillow alone would clip it); transparency is laid over white unless it is wanted.
+
+    Args:
+        image: An opened image.
+        mode: "L", "RGB" or "RGBA".
+
+    Returns:
+        An image of that mode.
+
+    Raises:
+        UserError: The pixels are 32-bit numbers, whose range a file does not tell.
+    """
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image, dtype=np.float64) / 257).round().astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        raise UserError("32-bit pixels have no known range; save the image with 8 or 16 bits")
+    if mode != "RGBA" and image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert(mode)
+
+
+@dataclass
+class ImageAugment:
+    """Random changes to training images; the defaults change nothing.
+
+    Args:
+        crop_scale: Area range of a random crop that is scaled to the map; (1, 1) keeps the evaluation framing.
+        flip: Probability of mirroring left and right.
+        rotate: Largest rotation in degrees.
+        translate: Largest shift as a part of the size.
+        zoom: Largest scaling, up and down: 0.1 gives 0.9 to 1.1.
+        shear: Largest shear in degrees.
+        fill: Grey value, 0 (black) to 255 (white), of what rotating and shifting brings into the picture.
+        brightness: Largest change of brightness and contrast as a part.
+        policy: A timm policy such as "rand-m9-mstd0.5-inc1"; empty for none.
+        erase: Probability of blanking a random rectangle.
+    """
+
+    crop_scale: tuple[float, float] = (1.0, 1.0)
+    flip: float = 0.0
+    rotate: float = 0.0
+    translate: float = 0.0
+    zoom: float = 0.0
+    shear: float = 0.0
+    fill: int = 0
+    brightness: float = 0.0
+    policy: str = ""
+    erase: float = 0.0
+
+    def bind(self, inputs: ImageInput) -> Callable[[Image.Image], Tensor]:
+        """The training counterpart of ``inputs.to_map``."""
+        finish = inputs.finish()
+        if self.erase:
+            finish.append(v2.RandomErasing(self.erase))
+        return v2.Compose([*self._framing(inputs), *self._distortions(inputs), *finish])
+
+    def _framing(self, inputs: ImageInput) -> list[v2.Transform]:
+        if self.crop_scale != (1.0, 1.0):
+            return [v2.RandomResizedCrop(inputs.size, self.crop_scale, interpolation=inputs.resampling)]
+        if inputs.fit == "squash":
+            return [v2.Resize((inputs.size, inputs.size), inputs.resampling)]
+        return [v2.Resize(inputs.size, inputs.resampling), v2.RandomCrop(inputs.size)]
+
+    def _distortions(self, inputs: ImageInput) -> list[Any]:
+        steps: list[Any] = []
+        if self.flip:
+            steps.append(v2.RandomHorizontalFlip(self.flip))
+        if self.rotate or self.translate or self.zoom or self.shear:
+            steps.append(
+                v2.RandomAffine(
+                    degrees=self.rotate,
+                    translate=(self.translate, self.translate),
+                    scale=(1 - self.zoom, 1 + self.zoom),
+                    shear=(-self.shear, self.shear, -self.shear, self.shear),
+                    interpolation=InterpolationMode.BILINEAR,
+                    fill=self.fill,
+                )
+            )
+        if self.brightness:
+            steps.append(v2.ColorJitter(self.brightness, self.brightness))
+        if self.policy:
+            from timm.data.auto_augment import auto_augment_transform, rand_augment_transform
+
+            build = rand_augment_transform if self.policy.startswith("rand") else auto_augment_transform
+            grey = tuple(round(255 * m) for m in inputs.mean)
+            steps.append(build(self.policy, {"translate_const": round(inputs.size * 0.45), "img_mean": grey}))
+        return steps
+
+
+def load_digits() -> Labelled:
+    """The 1,797 handwritten digits of scikit-learn, 8 x 8 pixels, without a split of their own."""
+    from sklearn import datasets
+
+    digits = datasets.load_digits()
+    images = np.round(digits.images * (255 / 16)).astype(np.uint8)
+    names = tuple(str(name) for name in digits.target_names)
+    return Labelled(names, {"all": Split(list(images), digits.target.astype(np.int64))})
+
+
+def load_mnist(path: str | Path) -> Labelled:
+    """MNIST, or a data set in its format: four idx-ubyte files in one folder, plain or gzipped.
+
+    Args:
+        path: The folder of ``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte`` and the two ``t10k-`` files.
+
+    Returns:
+        The classes and the train and test splits.
+
+    Raises:
+        UserError: A file is missing or is not what its header says.
+    """
+    folder = Path(path)
+    splits = {}
+    for name, prefix in (("train", "train"), ("test", "t10k")):
+        images, labels = _read_idx(folder, f"{prefix}-images", 3), _read_idx(folder, f"{prefix}-labels", 1)
+        if len(images) != len(labels):
+            raise UserError(f"{folder}: {prefix} has {len(images)} images and {len(labels)} labels")
+        splits[name] = Split(list(images), labels.astype(np.int64))
+    names = tuple(str(i) for i in range(int(splits["train"].labels.max()) + 1))
+    return Labelled(names, splits)
+
+
+def _read_idx(folder: Path, stem: str, ndim: int) -> np.ndarray:
+    candidates = [folder / f"{stem}{dot}idx{ndim}-ubyte{gz}" for dot in "-." for gz in ("", ".gz")]
+    file = next((p for p in candidates if p.is_file()), None)
+    if file is None:
+        raise UserError(f"{candidates[0]} is missing (nor is there a .gz)")
+    try:
+        raw = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
+    except (OSError, EOFError) as error:
+        raise UserError(f"{file} cannot be read: {error}") from error
+    if raw[:4] != bytes([0, 0, 8, ndim]) or len(raw) < 4 + 4 * ndim:
+        raise UserError(f"{file} is not an idx file of bytes in {ndim} dimensions")
+    shape = np.frombuffer(raw, ">u4", ndim, offset=4).astype(int)
+    if len(raw) != 4 + 4 * ndim + shape.prod():
+        raise UserError(f"{file} is cut off: {len(raw)} bytes for the shape {tuple(map(int, shape))}")
+    return np.frombuffer(raw, np.uint8, offset=4 + 4 * ndim).reshape(shape)

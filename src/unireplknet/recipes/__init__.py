@@ -1,0 +1,34 @@
+"""Recipes: Python functions that return a :class:`~unireplknet.training.recipe.Recipe`.
+
+The docstring of each says the command, the hardware and time it wants, the score to expect, and whether it was run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from unireplknet.errors import UserError
+from unireplknet.recipes.small import digits, folder, mnist
+from unireplknet.training.recipe import Recipe, nearest
+
+__all__ = ["RECIPES", "find_recipe"]
+
+RECIPES: dict[str, Callable[[], Recipe]] = {recipe.__name__: recipe for recipe in (digits, mnist, folder)}
+
+
+def find_recipe(name: str) -> Recipe:
+    """A recipe by its name, or from the config.yaml of a run (the file, or the folder that holds it).
+
+    Raises:
+        UserError: There is no such recipe.
+    """
+    if name in RECIPES:
+        return RECIPES[name]()
+    path = Path(name)
+    if path.is_dir():
+        path = path / "config.yaml"
+    if path.suffix in (".yaml", ".yml"):
+        return Recipe.load(path)
+    hint = nearest(name, RECIPES) or f"; there are {', '.join(RECIPES)}, or the config.yaml of a run"
+    raise UserError(f"no recipe {name!r}{hint}")

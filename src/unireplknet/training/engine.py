@@ -1,0 +1,87 @@
+"""Lightning's Trainer, set up by a recipe."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import lightning.pytorch as pl
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from unireplknet.errors import UserError
+from unireplknet.training.callbacks import Bar, EpochTable
+from unireplknet.training.recipe import Recipe
+
+
+def build_trainer(recipe: Recipe, path: Path, steps_per_epoch: int) -> pl.Trainer:
+    """The engine of one run.
+
+    Args:
+        recipe: Its ``trainer`` part decides device, precision and choice of the epoch.
+        path: The run folder, for logs and checkpoints.
+        steps_per_epoch: Length of an epoch.
+
+    Returns:
+        A trainer that writes metrics.csv, tensorboard/, best.ckpt and last.ckpt.
+
+    Raises:
+        UserError: This machine has no such device or precision.
+    """
+    bar = recipe.trainer.progress and sys.stdout.isatty()  # where Lightning draws it
+    try:
+        return pl.Trainer(
+            accelerator=recipe.trainer.accelerator,
+            devices=recipe.trainer.devices,
+            precision=recipe.trainer.precision,
+            max_epochs=recipe.optim.epochs,
+            gradient_clip_val=recipe.optim.clip_grad or None,
+            logger=TensorBoardLogger(path, name="", version="tensorboard"),
+            callbacks=_callbacks(recipe, path, bar),
+            enable_progress_bar=bar,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            num_sanity_val_steps=0,
+            log_every_n_steps=min(10, steps_per_epoch),
+        )
+    except (MisconfigurationException, ValueError, RuntimeError) as error:
+        raise UserError(f"trainer: {' '.join(str(error).split())}") from error
+
+
+def _callbacks(recipe: Recipe, path: Path, bar: bool) -> list[pl.Callback]:
+    select = recipe.trainer.select
+    mode: Literal["min", "max"] = "min" if select == "loss" else "max"
+    callbacks: list[pl.Callback] = [
+        EpochTable(path / "metrics.csv", announce=not bar),
+        ModelCheckpoint(path, "best", monitor=f"val/{select}", mode=mode, enable_version_counter=False),
+        ModelCheckpoint(path, "last", save_on_exception=True, enable_version_counter=False),
+    ]
+    if recipe.optim.ema:
+        callbacks.append(EMAWeightAveraging(decay=recipe.optim.ema))
+    if bar:
+        callbacks.append(Bar(leave=False))
+    return callbacks
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep Lightning's greetings and its advice on loader workers out of the log."""
+    noisy = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [log.level for log in noisy]
+    for log in noisy:
+        log.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+            warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
+            warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
+            yield
+    finally:
+        for log, level in zip(noisy, levels, strict=True):
+            log.setLevel(level)

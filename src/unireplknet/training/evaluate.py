@@ -1,0 +1,202 @@
+"""Using a trained run: scores on a split, and predictions for files."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from torchmetrics.functional.classification import multiclass_accuracy, multiclass_confusion_matrix
+
+from unireplknet.errors import UserError
+from unireplknet.modalities.folder import Draw, Labelled, Split, find_files
+from unireplknet.training.loader import build_loader
+from unireplknet.training.recipe import shorten
+from unireplknet.training.run import Run
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a network said about samples.
+
+    Attributes:
+        logits: Shape (N, classes).
+        labels: True classes, shape (N,).
+        indices: Positions in the split, shape (N,).
+        unreadable: One line for each sample that could not be read; they are not among the N.
+    """
+
+    logits: Tensor
+    labels: Tensor
+    indices: Tensor
+    unreadable: list[str]
+
+    def summary(self, classes: Sequence[str]) -> dict[str, Any]:
+        """Top-1, top-5 and per-class accuracy, as plain numbers."""
+        count = len(classes)
+        matrix = self.confusion(count)
+        totals = matrix.sum(1)
+        right = matrix.diagonal()
+
+        def top(k: int) -> float:
+            return multiclass_accuracy(self.logits, self.labels, count, average="micro", top_k=k).item()
+
+        return {
+            "samples": len(self.labels),
+            "top1": top(1),
+            "top5": top(min(5, count)),
+            "per_class": {
+                name: {
+                    "accuracy": int(right[i]) / int(totals[i]) if totals[i] else None,
+                    "samples": int(totals[i]),
+                }
+                for i, name in enumerate(classes)
+            },
+            "unreadable": self.unreadable,
+        }
+
+    def confusion(self, count: int) -> np.ndarray:
+        """How often a sample of each class (row) was taken for each class (column)."""
+        return multiclass_confusion_matrix(self.logits, self.labels, count).numpy()
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The most likely classes of one file.
+
+    Attributes:
+        file: The file.
+        classes: Class names, most likely first; empty where the file was unreadable.
+        probabilities: Their probabilities.
+        problem: Why the file was unreadable.
+    """
+
+    file: str
+    classes: list[str]
+    probabilities: list[float]
+    problem: str = ""
+
+
+def best_device() -> torch.device:
+    """The accelerator that PyTorch finds, otherwise the CPU."""
+    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+
+
+@torch.inference_mode()
+def score(model: nn.Module, loader: DataLoader[Any]) -> Scores:
+    """Run a network over a loader; the results are on the CPU, in float32."""
+    device = best_device()
+    model = model.to(device).eval()
+    logits, labels, indices, unreadable = [], [], [], []
+    for batch in loader:
+        unreadable += batch.problems
+        if len(batch.labels):
+            logits.append(model(batch.maps.to(device)).float().cpu())
+            labels.append(batch.labels)
+            indices.append(batch.indices)
+    for number, problem in enumerate(unreadable, 1):
+        logger.warning("skipped unreadable sample %d: %s", number, problem)
+    if not logits:
+        raise UserError(f"none of the samples could be read; the first: {shorten(unreadable, 1)}")
+    return Scores(torch.cat(logits), torch.cat(labels), torch.cat(indices), unreadable)
+
+
+def evaluate(run: Run, name: str = "", path: str = "") -> tuple[str, Scores]:
+    """Score the best epoch of a run on one of its splits, and write the outcome into the run folder.
+
+    Args:
+        run: The run.
+        name: "train", "val" or "test"; by default test, or val where the data have no test split.
+        path: Where the data lie now, if they have moved.
+
+    Returns:
+        The name of the split and the scores. ``evaluation-NAME.json`` and ``confusion-NAME.png`` hold them, and
+        ``predictions-NAME.png`` shows the samples of which the network was least certain.
+
+    Raises:
+        UserError: There is no such split.
+    """
+    from unireplknet.insight.confusion import draw_confusion
+
+    data = run.load_data(path)
+    name = name or ("test" if "test" in data.splits else "val")
+    if name not in data.splits:
+        raise UserError(f"the data of {run.path} have no {name} split, only {', '.join(data.splits)}")
+    loader = build_loader(run.recipe, data.splits[name])
+    scores = score(run.load_model(), loader)
+    text = json.dumps({"split": name} | scores.summary(run.classes), indent=2, ensure_ascii=False)
+    (run.path / f"evaluation-{name}.json").write_text(text + "\n", encoding="utf-8")
+    draw_confusion(scores.confusion(len(run.classes)), run.classes, run.path / f"confusion-{name}.png")
+    _draw_doubtful(scores, loader, run.classes, run.path / f"predictions-{name}.png")
+    return name, scores
+
+
+def _draw_doubtful(
+    scores: Scores, loader: DataLoader[Any], classes: Sequence[str], picture: Path, count: int = 24
+) -> None:
+    """Draw the samples whose true class got the lowest probability, the worst first."""
+    from unireplknet.insight.gallery import draw_gallery
+
+    probabilities = scores.logits.softmax(1)
+    worst = probabilities.gather(1, scores.labels[:, None])[:, 0].argsort()[:count]
+    samples = [loader.dataset[Draw(0, index)] for index in scores.indices[worst].tolist()]
+    maps = torch.stack([sample.map for sample in samples])
+    draw_gallery(maps, scores.labels[worst].tolist(), probabilities[worst], classes, picture)
+
+
+def predict(run: Run, paths: Sequence[str | Path], top: int = 5) -> list[Prediction]:
+    """Classify files.
+
+    Args:
+        run: The run.
+        paths: Files, or folders to search for files of the run's modality.
+        top: How many classes to name for each.
+
+    Returns:
+        One prediction a file, in the order given.
+
+    Raises:
+        UserError: A path does not exist, or no file was found or readable.
+    """
+    recipe, files = run.recipe, []
+    for path in map(Path, paths):
+        if not path.exists():
+            raise UserError(f"{path} does not exist")
+        found = find_files(path, recipe.input.extensions)
+        if not found:
+            raise UserError(f"{path} has no files ending in {' '.join(recipe.input.extensions)}")
+        files += found
+    scores = score(run.load_model(), build_loader(recipe, Split(files, np.zeros(len(files), np.int64))))
+    top = min(top, len(run.classes))
+    probabilities, order = scores.logits.softmax(1).topk(top)
+    said = {
+        index: Prediction(str(files[index]), [run.classes[c] for c in classes], values)
+        for index, classes, values in zip(scores.indices.tolist(), order.tolist(), probabilities.tolist(), strict=True)
+    }
+    problems = iter(scores.unreadable)
+    return [said.get(i) or Prediction(str(file), [], [], next(problems)) for i, file in enumerate(files)]
+
+
+def nearest_neighbour(run: Run, data: Labelled) -> float:
+    """Accuracy of a 1-nearest-neighbour classifier on the test split: the floor that a network has to beat.
+
+    It compares maps as they are, and knows the train and val samples.
+    """
+    from sklearn.neighbors import KNeighborsClassifier
+
+    def table(name: str) -> tuple[np.ndarray, np.ndarray]:
+        batches = list(build_loader(run.recipe, data.splits[name]))
+        return torch.cat([b.maps for b in batches]).flatten(1).numpy(), torch.cat([b.labels for b in batches]).numpy()
+
+    known = [table(name) for name in ("train", "val")]
+    model = KNeighborsClassifier(1).fit(np.concatenate([x for x, _ in known]), np.concatenate([y for _, y in known]))
+    return float(model.score(*table("test")))

@@ -1,0 +1,281 @@
+"""A recipe: everything that decides a training run, as typed dataclasses with the same names in flags and YAML."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, get_type_hints
+
+import yaml  # type: ignore[import-untyped]
+
+import unireplknet
+from unireplknet import UniRepLKNet
+from unireplknet.errors import UserError, missing_extra
+from unireplknet.modalities import MODALITIES, SOURCES, Augment, Input
+from unireplknet.modalities.folder import Labelled, split_data
+from unireplknet.modalities.image import ImageAugment, ImageInput
+
+
+@dataclass
+class Model:
+    """The network.
+
+    Args:
+        name: A registered variant.
+        weights: File or Hub id of weights to start from; empty starts from random numbers.
+        num_classes: Number of classes; 0 takes it from the data.
+        depths: Blocks of each of the four stages; empty keeps the variant's, as below.
+        dims: Channels of each stage.
+        kernel_sizes: Kernel size of each block, one list a stage.
+        stem_stride: Downscaling before the first stage: 4, 2 or 1.
+        drop_path: Probability of skipping the last block of the network; earlier ones linearly less.
+        drop: Dropout before the classifier.
+    """
+
+    name: str = "unireplknet_a"
+    weights: str = ""
+    num_classes: int = 0
+    depths: tuple[int, ...] = ()
+    dims: tuple[int, ...] = ()
+    kernel_sizes: tuple[tuple[int, ...], ...] = ()
+    stem_stride: Literal[1, 2, 4] = 4
+    drop_path: float = 0.0
+    drop: float = 0.0
+
+    def build(self, in_chans: int, classes: Sequence[str]) -> UniRepLKNet:
+        """Construct the network for maps of ``in_chans`` channels.
+
+        Raises:
+            UserError: The settings contradict each other or the data.
+        """
+        if self.num_classes not in (0, len(classes)):
+            raise UserError(
+                f"model.num_classes is {self.num_classes}, the data have {len(classes)} classes"
+                f" ({shorten(classes)}); leave it at 0 to follow the data"
+            )
+        names = ("depths", "dims", "kernel_sizes")
+        shape = {name: getattr(self, name) for name in names if getattr(self, name)}
+        try:
+            model = unireplknet.create_model(
+                self.name,
+                in_chans=in_chans,
+                num_classes=len(classes),
+                drop_path_rate=self.drop_path,
+                drop_rate=self.drop,
+                stem_stride=self.stem_stride,
+                **shape,
+            )
+            if self.weights:
+                unireplknet.load_weights(model, self.weights)
+        except (ValueError, RuntimeError, OSError) as error:
+            raise UserError(f"model {self.name}: {error}") from error
+        return model
+
+
+@dataclass
+class Data:
+    """The samples and their division.
+
+    Args:
+        source: "folder" (one folder a class), "digits" (built in) or "mnist" (idx-ubyte files).
+        path: Where the samples lie; --data PATH is short for it.
+        test_fraction: Part of the data to test with, where the source is not divided already.
+        val_fraction: Part of the training samples to choose the epoch with, where the source has no val folder.
+        split_seed: Seed of these divisions; the seed of training does not change them.
+        workers: Processes that prepare samples; 0 prepares them in the main process.
+    """
+
+    source: Literal["folder", "digits", "mnist"] = "folder"
+    path: str = ""
+    test_fraction: float = 0.25
+    val_fraction: float = 0.1
+    split_seed: int = 0
+    workers: int = 0
+
+    def load(self, inputs: Input) -> Labelled:
+        """Find the samples and divide them into train, val and test."""
+        if self.source != "digits" and not self.path:
+            raise UserError(f"data.source {self.source!r} needs a path: add --data PATH")
+        data = SOURCES[self.source](Path(self.path), inputs)
+        return split_data(data, self.val_fraction, self.test_fraction, self.split_seed)
+
+
+@dataclass
+class Optim:
+    """How the weights are found: AdamW, linear warm-up, then a cosine.
+
+    Args:
+        epochs: Passes over the training samples.
+        batch_size: Samples a step.
+        lr: Highest learning rate.
+        min_lr: Learning rate at the end.
+        warmup_epochs: Epochs in which the learning rate rises linearly to lr.
+        weight_decay: Decay of matrices and kernels; biases and other vectors have none.
+        clip_grad: Largest norm of the gradient; 0 for no limit.
+        label_smoothing: Part of the target spread over all classes.
+        ema: Decay a step of the running average of the weights that is evaluated and kept; 0 for none.
+    """
+
+    epochs: int = 100
+    batch_size: int = 64
+    lr: float = 1e-3
+    min_lr: float = 1e-6
+    warmup_epochs: float = 5.0
+    weight_decay: float = 0.05
+    clip_grad: float = 0.0
+    label_smoothing: float = 0.1
+    ema: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise UserError(f"optim.{name} is {getattr(self, name)}; expected at least 1")
+
+
+@dataclass
+class Trainer:
+    """How the work is carried out.
+
+    Args:
+        seed: Seed of the first weights, the order of samples and the augmentation.
+        select: What chooses the best epoch on the val split: lowest "loss" or highest "accuracy".
+        precision: The arithmetic, as Lightning calls it.
+        accelerator: Where to compute; "auto" takes the best there is.
+        devices: How many devices to use.
+        progress: Show a progress bar in a terminal; without one, each epoch is a line in the log.
+    """
+
+    seed: int = 0
+    select: Literal["loss", "accuracy"] = "accuracy"
+    precision: Literal["32-true", "64-true", "bf16-mixed", "16-mixed"] = "32-true"
+    accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
+    devices: int = 1
+    progress: bool = True
+
+
+@dataclass
+class Recipe:
+    """Everything that decides a run.
+
+    Attributes:
+        name: Name of the recipe, and of the run folders it makes.
+        model: The network.
+        data: The samples.
+        input: How a sample becomes a map; its type is the modality.
+        augment: How training changes samples.
+        optim: How the weights are found.
+        trainer: How the work is carried out.
+    """
+
+    name: str
+    model: Model = field(default_factory=Model)
+    data: Data = field(default_factory=Data)
+    input: Input = field(default_factory=ImageInput)
+    augment: Augment = field(default_factory=ImageAugment)
+    optim: Optim = field(default_factory=Optim)
+    trainer: Trainer = field(default_factory=Trainer)
+
+    @property
+    def modality(self) -> str:
+        """Name of the modality, from the type of the input."""
+        return next(name for name, (kind, _) in MODALITIES.items() if kind is type(self.input))
+
+    def parts(self) -> dict[str, Any]:
+        """The dataclasses that flags and YAML address by name."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "name"}
+
+    def override(self, values: dict[str, Any] | Sequence[str]) -> Recipe:
+        """A recipe with some values replaced.
+
+        Args:
+            values: Nested names and values as in YAML, or flags such as ``["--optim.lr", "1e-3"]``.
+
+        Raises:
+            UserError: A name or a value is wrong.
+        """
+        import jsonargparse
+
+        parser = self.parser()
+        try:
+            parsed = parser.parse_object(values) if isinstance(values, dict) else parser.parse_args(list(values))
+        except jsonargparse.ArgumentError as error:
+            raise UserError(_explain(str(error), parser.get_defaults().keys())) from error
+        return Recipe(
+            self.name,
+            **{name: type(part)(**parsed[name].as_dict()) for name, part in self.parts().items()},
+        )
+
+    def parser(self) -> Any:
+        """A jsonargparse parser with one flag a field, this recipe's values as the defaults."""
+        try:
+            import docstring_parser
+            import jsonargparse
+        except ImportError as error:
+            raise missing_extra("jsonargparse", "train") from error
+        parser = jsonargparse.ArgumentParser(
+            prog=f"unireplknet train {self.name}", exit_on_error=False, add_help=False, allow_abbrev=False
+        )
+        for name, part in self.parts().items():
+            doc = docstring_parser.parse(type(part).__doc__ or "")
+            help_of = {param.arg_name: param.description for param in doc.params}
+            group = parser.add_argument_group(f"{name}: {(doc.short_description or '').rstrip('.')}")
+            types = get_type_hints(type(part))
+            for f in fields(part):
+                group.add_argument(
+                    f"--{name}.{f.name}", type=types[f.name], default=getattr(part, f.name), help=help_of[f.name]
+                )
+        return parser
+
+    def save(self, path: Path) -> None:
+        """Write the recipe as YAML."""
+        text = {"name": self.name, "modality": self.modality} | {
+            name: _plain(asdict(part)) for name, part in self.parts().items()
+        }
+        path.write_text(yaml.safe_dump(text, sort_keys=False, default_flow_style=None), encoding="utf-8")
+
+    @staticmethod
+    def load(path: Path) -> Recipe:
+        """Read a recipe that :meth:`save` wrote; a field that is missing there has its default.
+
+        Raises:
+            UserError: The file is not a recipe.
+        """
+        try:
+            values = yaml.safe_load(path.read_text(encoding="utf-8"))
+            kind, augment = MODALITIES[values.pop("modality")]
+            recipe = Recipe(values.pop("name"), input=kind(), augment=augment())
+        except (OSError, yaml.YAMLError, KeyError, AttributeError, TypeError) as error:
+            raise UserError(f"{path} is not the config.yaml of a run: {error!r}") from error
+        return recipe.override(values)
+
+
+def shorten(names: Iterable[str], limit: int = 5) -> str:
+    """Join names for a message, at most ``limit`` of them."""
+    listed = list(names)
+    return ", ".join(listed[:limit]) + (", ..." if len(listed) > limit else "")
+
+
+def nearest(word: str, candidates: Iterable[str]) -> str:
+    """A hint at the candidate that is most like ``word``, or nothing."""
+    match = difflib.get_close_matches(word, list(candidates), n=1, cutoff=0.5)
+    return f"; did you mean {match[0]}?" if match else ""
+
+
+def _explain(message: str, names: Iterable[str]) -> str:
+    """jsonargparse's message on one line, with the nearest flag where one is unknown."""
+    line = " ".join(message.split())
+    if line.startswith("unrecognized arguments: "):
+        wrong = line.removeprefix("unrecognized arguments: ").split()[0].split("=")[0]
+        return f"unknown flag {wrong}" + nearest(wrong, (f"--{name}" for name in names))
+    return line
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, which is what YAML has."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return value

@@ -1,0 +1,124 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.runs import tiny_recipe, write_tree
+from unireplknet import __version__
+from unireplknet.cli import COMMANDS, main
+from unireplknet.training.run import Run
+
+
+def complaint(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line that a user's mistake gives."""
+    assert main(words) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert captured.err.startswith("unireplknet: error: ")
+    return captured.err.removeprefix("unireplknet: error: ").rstrip()
+
+
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == main(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert all(f"  {name} " in out for name in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main([command, "--help"])
+    assert end.value.code == 0
+    assert f"usage: unireplknet {command}" in capsys.readouterr().out
+
+
+def test_recipe_help_shows_the_recipes_values(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "digits", "--help"]) == 0
+    out = capsys.readouterr().out
+    assert "--optim.lr" in out
+    assert "--data PATH" in out
+    assert "unireplknet_a" in out
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == __version__
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["trian"], "no command 'trian'; did you mean train?"),
+        (["train"], "which recipe? One of digits, mnist, folder"),
+        (["train", "digit"], "no recipe 'digit'; did you mean digits?"),
+        (["train", "digits", "--optim.lrr", "3"], "unknown flag --optim.lrr; did you mean --optim.lr?"),
+        (["train", "digits", "--ouch", "3"], "unknown flag --ouch"),
+        (["train", "digits", "--optim.lr"], "--optim.lr"),
+        (["train", "mnist"], "data.source 'mnist' needs a path: add --data PATH"),
+        (["train", "mnist", "--data", "nowhere"], "train-images-idx3-ubyte is missing"),
+        (["evaluate", "nowhere"], "nowhere is not a run folder"),
+        (["predict", "nowhere", "x.png"], "nowhere is not a run folder"),
+        (["predict", "nowhere"], "FILE"),
+        (["evaluate", "x", "--split", "all"], "invalid choice: 'all'"),
+        (["demo", "--epochs", "many"], "invalid int value: 'many'"),
+    ],
+)
+def test_mistakes_give_one_line(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert message in complaint(words, capsys)
+
+
+def test_train_evaluate_predict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write_tree(tmp_path / "data", count=8)
+    tiny_recipe(tmp_path / "elsewhere").save(tmp_path / "tiny.yaml")
+    run = str(tmp_path / "run")
+    words = ["train", str(tmp_path / "tiny.yaml"), "--data", str(data), "--out", run, "--optim.epochs", "2"]
+    assert main(words) == 0
+    assert "test: top-1" in capsys.readouterr().out
+    assert Run.open(run).recipe.optim.epochs == 2
+    assert Run.open(run).recipe.data.path == str(data)
+
+    assert main(["evaluate", run, "--split", "val"]) == 0
+    assert "val: top-1" in capsys.readouterr().out
+
+    assert main(["predict", run, str(data / "red"), "--top", "2", "--format", "json"]) == 0
+    predictions = json.loads(capsys.readouterr().out)
+    assert len(predictions) == 9
+    assert sum(bool(p["problem"]) for p in predictions) == 1
+
+    assert main(["predict", run, str(data / "red" / "00.png"), str(data / "red" / "broken.png")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    assert lines[1].endswith("unreadable")
+
+    assert "never overwritten" in complaint(words, capsys)
+    assert "the data have 3 classes" in complaint([*words, "--model.num_classes", "4"], capsys)
+
+
+def test_info_shows_computed_beside_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", "t"]) == 0
+    row = capsys.readouterr().out.splitlines()[1].split()
+    assert row[:2] == ["unireplknet_t", "224"]
+    assert row[3:] == ["31.04", "31.00", "31.0", "4.90", "4.9"]
+    assert main(["info", "--ablations"]) == 0
+    assert "T3d 9 LarK + 18 SmaK" in capsys.readouterr().out
+    assert "no variant 'unireplknet_q'; did you mean unireplknet_" in complaint(["info", "unireplknet_q"], capsys)
+
+
+def test_doctor_names_versions_devices_and_backends(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    assert __version__ in out
+    for word in ("torch ", "cpu: ", "depthwise convolution", "reference: runs", "C++ compiler"):
+        assert word in out
+
+
+def test_python_m_runs_it_and_a_mistake_shows_no_trace() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "unireplknet", "evaluate", "nowhere"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("unireplknet: error: ")
+    assert done.stderr.count("\n") == 1

@@ -1,0 +1,103 @@
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.runs import COLOURS, tiny_recipe, write_tree
+from unireplknet.errors import UserError
+from unireplknet.training.evaluate import Scores, evaluate, nearest_neighbour, predict
+from unireplknet.training.run import Run, new_folder
+
+
+def test_summary_counts_what_numpy_counts() -> None:
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(200, 8)), rng.integers(0, 7, 200)  # class 7 has no samples
+    summary = Scores(torch.tensor(logits), torch.tensor(labels), torch.arange(200), []).summary("abcdefgh")
+    order = np.argsort(-logits, 1)
+    assert summary["top1"] == pytest.approx((order[:, 0] == labels).mean())
+    assert summary["top5"] == pytest.approx((order[:, :5] == labels[:, None]).any(1).mean())
+    for i, name in enumerate("abcdefg"):
+        expected = (order[labels == i, 0] == i).mean()
+        assert summary["per_class"][name] == {
+            "accuracy": pytest.approx(expected),
+            "samples": int((labels == i).sum()),
+        }
+    assert summary["per_class"]["h"] == {"accuracy": None, "samples": 0}
+
+
+def test_confusion_has_true_classes_as_rows() -> None:
+    logits = torch.eye(3)[[0, 1, 1, 2]]
+    matrix = Scores(logits, torch.tensor([0, 0, 1, 2]), torch.arange(4), []).confusion(3)
+    assert matrix.tolist() == [[1, 1, 0], [0, 1, 0], [0, 0, 1]]
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_fewer_than_five_classes(classes: int) -> None:
+    summary = Scores(torch.eye(classes), torch.arange(classes), torch.arange(classes), []).summary("abc"[:classes])
+    assert summary["top1"] == summary["top5"] == 1
+
+
+def test_evaluation_is_written_down(trained: Run) -> None:
+    name, scores = evaluate(trained)
+    assert name == "test"
+    written = json.loads((trained.path / "evaluation-test.json").read_text())
+    assert written == {"split": "test"} | scores.summary(trained.classes)
+    for picture in ("confusion-test.png", "predictions-test.png"):
+        with Image.open(trained.path / picture) as image:
+            assert min(image.size) > 100
+
+
+def test_unknown_split_is_named(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        write_tree(tmp_path / "data" / split, count=3)
+    run = Run.create(new_folder("", tmp_path / "run"), tiny_recipe(tmp_path / "data"), tuple(COLOURS))
+    with pytest.raises(UserError, match="have no test split, only train, val"):
+        evaluate(run, "test")
+
+
+def test_predictions_are_right_and_in_order(trained: Run) -> None:
+    data = Path(trained.recipe.data.path)
+    files = [data / "red" / "03.png", data / "blue" / "01.png"]
+    predictions = predict(trained, files, top=2)
+    assert [p.file for p in predictions] == [str(f) for f in files]
+    assert [p.classes[0] for p in predictions] == ["red", "blue"]
+    for p in predictions:
+        assert len(p.classes) == len(p.probabilities) == 2
+        assert p.probabilities[0] > p.probabilities[1]
+
+
+def test_folders_are_searched_and_unreadable_files_counted(trained: Run, caplog: pytest.LogCaptureFixture) -> None:
+    folder = Path(trained.recipe.data.path) / "red"
+    with caplog.at_level(logging.WARNING):
+        predictions = predict(trained, [folder], top=99)
+    assert len(predictions) == 17
+    assert all(len(p.classes) == 3 for p in predictions if not p.problem)
+    (bad,) = [p for p in predictions if p.problem]
+    assert bad.file.endswith("broken.png")
+    assert not bad.classes
+    assert "skipped unreadable sample 1" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda p: p / "nowhere.png", "nowhere.png does not exist"),
+        (lambda p: p, "has no files ending in .bmp"),
+    ],
+)
+def test_nothing_to_predict(trained: Run, tmp_path: Path, make: object, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        predict(trained, [make(tmp_path)])  # type: ignore[operator]
+
+
+def test_only_unreadable_files(trained: Run) -> None:
+    with pytest.raises(UserError, match=r"none of the samples could be read; the first: .*broken.png"):
+        predict(trained, [Path(trained.recipe.data.path) / "red" / "broken.png"])
+
+
+def test_nearest_neighbour_finds_the_colours(trained: Run) -> None:
+    assert nearest_neighbour(trained, trained.load_data()) > 0.9

@@ -1,0 +1,48 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import CosineAnnealingLR
+
+from unireplknet.training.optim import build_optimizer, build_schedule, cosine_factor
+from unireplknet.training.recipe import Optim
+
+
+def test_after_the_warm_up_it_is_torchs_cosine() -> None:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedule = CosineAnnealingLR(optimizer, T_max=40, eta_min=0.1)
+    for step in range(10, 51):
+        assert cosine_factor(step, 10, 50, 0.1) == pytest.approx(schedule.get_last_lr()[0], abs=1e-9)
+        optimizer.step()
+        schedule.step()
+
+
+def test_warm_up_rises_by_equal_steps_to_the_highest_rate() -> None:
+    factors = [cosine_factor(step, 4, 10, 0.0) for step in range(5)]
+    assert factors == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert cosine_factor(10, 4, 10, 0.0) == pytest.approx(0)
+    assert cosine_factor(0, 0, 1, 0.0) == 1
+
+
+def test_schedule_counts_epochs_in_steps_and_ends_at_min_lr() -> None:
+    optim = Optim(epochs=3, lr=0.1, min_lr=0.001, warmup_epochs=1, weight_decay=0.0)
+    optimizer = build_optimizer(nn.Linear(2, 2), optim)
+    schedule = build_schedule(optimizer, optim, steps_per_epoch=5)
+    rates = []
+    for _ in range(16):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert rates.index(max(rates)) == 5
+    assert max(rates) == pytest.approx(0.1)
+    assert rates[15] == pytest.approx(0.001)
+    assert all(math.isfinite(rate) for rate in rates)
+
+
+def test_vectors_are_not_decayed() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Linear(2, 2))
+    groups = build_optimizer(model, Optim(weight_decay=0.05)).param_groups
+    decayed = {p for group in groups if group["weight_decay"] for p in group["params"]}
+    assert decayed == {model[0].weight, model[2].weight}
+    assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))

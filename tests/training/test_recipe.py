@@ -1,0 +1,115 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from unireplknet.errors import UserError
+from unireplknet.recipes import RECIPES, find_recipe
+from unireplknet.training.recipe import Data, Model, Optim, Recipe, nearest, shorten
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_saved_recipes_come_back_equal(name: str, tmp_path: Path) -> None:
+    recipe = RECIPES[name]()
+    recipe.save(tmp_path / "config.yaml")
+    assert Recipe.load(tmp_path / "config.yaml") == recipe
+
+
+def test_flags_and_yaml_have_the_same_names() -> None:
+    recipe = find_recipe("digits")
+    by_flag = recipe.override(
+        ["--optim.lr", "1e-3", "--model.kernel_sizes", "[[3],[5],[7,9],[0]]", "--input.mean=[0.5]"]
+    )
+    by_yaml = recipe.override(
+        {"optim": {"lr": 1e-3}, "model": {"kernel_sizes": [[3], [5], [7, 9], [0]]}, "input": {"mean": [0.5]}}
+    )
+    assert by_flag == by_yaml
+    assert by_flag.optim == replace(recipe.optim, lr=1e-3)
+    assert by_flag.model.kernel_sizes == ((3,), (5,), (7, 9), (0,))
+    assert by_flag.input.mean == (0.5,)
+    assert by_flag.augment == recipe.augment
+
+
+def test_overriding_leaves_the_recipe_alone() -> None:
+    recipe = find_recipe("digits")
+    recipe.override(["--optim.epochs", "1"])
+    assert recipe == find_recipe("digits")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--optim.lrr", "1"], "unknown flag --optim.lrr; did you mean --optim.lr?"),
+        (["--optim.epoch=3"], "unknown flag --optim.epoch; did you mean --optim.epochs?"),
+        (["--optim.lr", "fast"], "optim.lr.*Got value: fast"),
+        (["--trainer.select", "luck"], "trainer.select"),
+        (["--optim.epochs", "0"], "optim.epochs is 0; expected at least 1"),
+        (["--input.channels", "3"], "input.mean has 1 numbers, input.channels is 3"),
+        (["stray"], "stray"),
+    ],
+)
+def test_wrong_flags_give_one_line(flags: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message) as error:
+        find_recipe("digits").override(flags)
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_that_is_no_recipe_is_named(tmp_path: Path) -> None:
+    for text in (
+        "",
+        "[1, 2]",
+        "name: x",
+        "name: x\nmodality: smell",
+        "a: [",
+        "name: x\nmodality: image\noptim: {u: 1}",
+    ):
+        (tmp_path / "config.yaml").write_text(text)
+        with pytest.raises(UserError):
+            Recipe.load(tmp_path / "config.yaml")
+
+
+def test_classes_follow_the_data_unless_they_contradict_it() -> None:
+    model = Model("test_unireplknet")
+    assert model.build(1, ["a", "b"]).num_classes == 2
+    assert replace(model, num_classes=2).build(1, ["a", "b"]).num_classes == 2
+    with pytest.raises(UserError, match=r"model.num_classes is 3, the data have 2 classes \(a, b\)"):
+        replace(model, num_classes=3).build(1, ["a", "b"])
+
+
+def test_model_settings_reach_the_network() -> None:
+    model = Model(
+        "test_unireplknet", depths=(1, 1, 1, 1), dims=(8, 8, 8, 8), kernel_sizes=((3,), (9,), (3,), (3,)), stem_stride=1
+    ).build(5, "ab")
+    assert [info["num_chs"] for info in model.feature_info] == [8, 8, 8, 8]
+    assert model.feature_info[0]["reduction"] == 1
+    assert model.in_chans == 5
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (Model("unireplknet_q"), "unireplknet_q.*did you mean"),
+        (Model("test_unireplknet", depths=(1, 1, 3, 1)), r"kernel_sizes\[2\] has 2 entries, depths\[2\] is 3"),
+        (Model("test_unireplknet", weights="nowhere.pth"), "nowhere.pth"),
+    ],
+)
+def test_impossible_models_give_one_line(model: Model, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        model.build(3, ["a", "b"])
+
+
+def test_data_on_disk_need_a_path() -> None:
+    with pytest.raises(UserError, match=r"data.source 'mnist' needs a path: add --data PATH"):
+        Data("mnist").load(find_recipe("mnist").input)
+
+
+def test_optim_is_checked() -> None:
+    with pytest.raises(UserError, match=r"optim.batch_size is 0; expected at least 1"):
+        Optim(batch_size=0)
+
+
+def test_helpers() -> None:
+    assert shorten("abc", 2) == "a, b, ..."
+    assert shorten("ab", 2) == "a, b"
+    assert nearest("digit", ["digits", "mnist"]) == "; did you mean digits?"
+    assert nearest("zzz", ["digits", "mnist"]) == ""
