@@ -40,6 +40,7 @@ def test_recipe_help_shows_the_recipes_values(capsys: pytest.CaptureFixture[str]
     out = capsys.readouterr().out
     assert "--optim.lr" in out
     assert "--data PATH" in out
+    assert "Score: " in out
     assert "unireplknet_a" in out
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import logging
 import sys
@@ -87,6 +88,8 @@ def train(words: list[str]) -> None:
     recipe = find_recipe(words[0])
     if "-h" in words or "--help" in words:
         say(parser.format_help())
+        if words[0] in RECIPES:
+            say(f"{words[0]}: {inspect.getdoc(RECIPES[words[0]])}\n")
         say(recipe.parser().format_help().partition("\n\n")[2])
         return
     options, flags = parser.parse_known_args(words[1:])

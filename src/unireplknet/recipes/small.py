@@ -10,6 +10,10 @@ def digits() -> Recipe:
     """Handwritten digits of 8 x 8 pixels, built into scikit-learn.
 
     Command: unireplknet train digits
+    Hardware: a CPU; two cores are enough.
+    Time: a minute and a half.
+    Score: 99.78% of the 25% test split, mean of seeds 0, 1, 2 (benchmarks/results/small_runs.json);
+        1-nearest-neighbour: 98.44%. Run.
     """
     return Recipe(
         "digits",

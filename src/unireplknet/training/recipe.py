@@ -144,6 +144,7 @@ class Trainer:
         precision: The arithmetic, as Lightning calls it.
         accelerator: Where to compute; "auto" takes the best there is.
         devices: How many devices to use.
+        channels_last: Keep the channels of a pixel side by side in memory, which most devices compute faster.
         progress: Show a progress bar in a terminal; without one, each epoch is a line in the log.
     """
 
@@ -152,6 +153,7 @@ class Trainer:
     precision: Literal["32-true", "64-true", "bf16-mixed", "16-mixed"] = "32-true"
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
     devices: int = 1
+    channels_last: bool = True
     progress: bool = True
 
 

@@ -6,6 +6,7 @@ import logging
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
@@ -22,14 +23,15 @@ class Classification(pl.LightningModule):
 
     Args:
         model: The network, from maps to logits.
-        recipe: Its ``optim`` part decides loss, optimiser and schedule.
+        recipe: Decides loss, optimiser, schedule and memory layout.
         num_classes: Number of classes.
         steps_per_epoch: Length of an epoch, for the schedule.
     """
 
     def __init__(self, model: nn.Module, recipe: Recipe, num_classes: int, steps_per_epoch: int) -> None:
         super().__init__()
-        self.model = model
+        self.layout = torch.channels_last if recipe.trainer.channels_last else torch.contiguous_format
+        self.model = model.to(memory_format=self.layout)
         self.recipe = recipe
         self.steps_per_epoch = steps_per_epoch
         self.accuracy = MulticlassAccuracy(num_classes, average="micro")
@@ -37,7 +39,7 @@ class Classification(pl.LightningModule):
 
     def forward(self, maps: Tensor) -> Tensor:
         """Maps (B, C, H, W) to logits (B, classes)."""
-        return self.model(maps)
+        return self.model(maps.contiguous(memory_format=self.layout))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         """The loss of one batch; None where no sample of it was readable."""
