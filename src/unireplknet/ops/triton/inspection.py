@@ -45,6 +45,13 @@ class Compiled:
         """Distinct mnemonics that start with one of ``prefixes``."""
         return {text.split()[0] for text in self.instructions if text.startswith(prefixes)}
 
+    @property
+    def macs_per_step(self) -> float:
+        """Multiply-adds that one warp does for one pair of tiles."""
+        args, geometry = self.launch.args, self.launch.args["G"]
+        products = 3 if args.get("precision") == "tf32x3" and args["x_ptr"].dtype == torch.float32 else 1
+        return args.get("block_m", 0) * geometry.block_k * geometry.block_n * products / self.launch.num_warps
+
     def executed(self, steps: int) -> float:
         """Instructions that one warp issues, if the kernel multiplies ``steps`` pairs of tiles.
 
@@ -56,7 +63,7 @@ class Compiled:
         if loop is None or inside == 0:
             return len(self.instructions)
         macs = sum(_macs(text) for text in self.instructions[loop[0] : loop[1] + 1])
-        trips = steps * _macs_per_step(self.launch) / macs
+        trips = steps * self.macs_per_step / macs
         return len(self.instructions) + (max(trips, 1) - 1) * (loop[1] - loop[0] + 1)
 
 
@@ -70,12 +77,6 @@ def _macs(instruction: str) -> float:
     if match := re.match(r"[HD]MMA\.(16816|1688|884|8x8x4)", instruction):
         return {"16816": 2048, "1688": 1024, "884": 256, "8x8x4": 256}[match.group(1)]
     return 0
-
-
-def _macs_per_step(launch: Launch) -> float:
-    geometry = launch.args["G"]
-    products = 3 if launch.args["x_ptr"].dtype == torch.float32 else 1
-    return launch.args["block_m"] * geometry.block_k * geometry.block_n * products / launch.num_warps
 
 
 def compile_launch(launch: Launch, target: GPUTarget) -> Compiled:
