@@ -29,6 +29,10 @@ MODEL = [
     (128, 640, 7, 7, 3, 4),
     (32, 288, 12, 12, 13, 1),
     (5, 27, 15, 21, 17, 1),
+    (16, 40, 13, 13, 13, 1),
+    (16, 27, 7, 9, 13, 1),
+    (16, 40, 31, 43, 13, 1),
+    (2, 40, 25, 67, 13, 1),
 ]
 
 
@@ -80,7 +84,7 @@ def test_stages_in_bfloat16(shape, target: GPUTarget) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("target", [AMPERE, HOPPER, BLACKWELL, CDNA], ids=lambda t: str(t.arch))
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("shape", MODEL, ids=lambda s: "-".join(map(str, s)))
 def test_every_shipped_configuration(shape, dtype, target: GPUTarget) -> None:
     for launch in launches(shape, dtype):

@@ -9,7 +9,7 @@ _SMALLEST_BLOCK = 16
 # Outputs of a segment when a row is too wide for one group.
 _SEGMENT = 32
 # A plane of odd length starts at odd addresses; it is read from a multiple of this many elements before.
-_ALIGN = 8
+ALIGN = 8
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def cut(
     else:
         block_n, block_k = _block(rows * width), _block(window_rows * width)
     one_window = not segmented and groups == 1 and line_steps == 1
-    fits = plane + _ALIGN - 1 <= min(block_k, block_n)
+    fits = plane + ALIGN - 1 <= min(block_k, block_n)
     return Geometry(
         height=height,
         width=width,
@@ -122,5 +122,5 @@ def cut(
         column_steps=column_steps,
         block_k=block_k,
         block_n=block_n,
-        align=_ALIGN if one_window and plane % _ALIGN and fits else 1,
+        align=ALIGN if one_window and plane % ALIGN and fits else 1,
     )

@@ -94,14 +94,15 @@ def compile_launch(launch: Launch, target: GPUTarget) -> Compiled:
     attributes: dict[tuple[int, ...], list[list[Any]]] = {}
     for parameter in kernel.params:
         value = args[parameter.name]
-        if parameter.is_constexpr or (not isinstance(value, Tensor) and value == 1):
+        specialised = not parameter.do_not_specialize
+        if parameter.is_constexpr or (specialised and not isinstance(value, Tensor) and value == 1):
             signature[parameter.name], constants[parameter.name] = "constexpr", value
             continue
         if isinstance(value, Tensor):
             signature[parameter.name] = "*" + _TYPES[value.dtype]
         else:
             signature[parameter.name] = "i32" if value < 2**31 else "i64"
-        if isinstance(value, Tensor) or value % 16 == 0:
+        if isinstance(value, Tensor) or (specialised and value % 16 == 0):
             attributes[(parameter.num,)] = [["tt.divisibility", 16]]
     source = ASTSource(kernel, signature, constants, attributes)
     built = triton.compile(source, target=target, options={"num_warps": launch.num_warps})

@@ -115,7 +115,8 @@ def toeplitz_kernel(weight_ptr, toeplitz_ptr, flip: tl.constexpr, G: tl.constexp
     tl.store(at, values.to(toeplitz_ptr.dtype.element_ty))
 
 
-@triton.jit
+# Numbers that follow the batch are not specialised on, so that a last, smaller batch compiles nothing new.
+@triton.jit(do_not_specialize=["n_rows"])
 def conv_kernel(
     x_ptr,
     toeplitz_ptr,
@@ -159,7 +160,7 @@ def conv_kernel(
     tl.store(y_ptr + (image + _plane(channel, G))[:, None] + at, acc.to(y_ptr.dtype.element_ty), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n_rows", "tiles_per_split"])
 def correlate_kernel(
     x_ptr,
     grad_ptr,
@@ -195,7 +196,7 @@ def correlate_kernel(
     tl.store(partial_ptr + matrix + k[:, None] * G.block_n + n[None, :], acc)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["splits"])
 def fold_kernel(partial_ptr, grad_weight_ptr, channels, splits, block_x: tl.constexpr, G: tl.constexpr):
     """Second pass of the weight gradient: sum the splits along the diagonals of one row of taps."""
     channel, tap_y = tl.program_id(0) // G.kernel_height, tl.program_id(0) % G.kernel_height

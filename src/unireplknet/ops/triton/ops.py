@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from unireplknet.ops.triton import kernels
-from unireplknet.ops.triton.geometry import Geometry, cut
+from unireplknet.ops.triton.geometry import ALIGN, Geometry, cut
 
 # float32 on tensor cores: each factor is split in two tf32 halves and three of their products are kept, which
 # has about float32 accuracy. AMD's compiler has no such mode; there float32 runs as it is.
@@ -59,16 +59,27 @@ _SMALL_PLANE = 64
 _SMALL_PLANE_TILES = Tiles(64, 64, 32, 4, 2)
 
 
+# Planes of odd length that do not fit one aligned window load by the element; every address takes registers.
+_ODD_PLANE_TILES = {2: Tiles(64, 64, 64, 8, 2), 4: Tiles(32, 32, 64, 8, 1), 8: Tiles(32, 32, 32, 4, 2)}
+
+
+def _is_small(x: Tensor) -> bool:
+    return x.element_size() == 4 and x.shape[2] * x.shape[3] <= _SMALL_PLANE
+
+
 def conv_tiles(x: Tensor) -> Tiles:
     """Tile sizes of the convolution kernel."""
-    small = x.element_size() == 4 and x.shape[2] * x.shape[3] <= _SMALL_PLANE
-    return _SMALL_PLANE_TILES if small else _CONV_TILES[x.element_size()]
+    if _is_small(x):
+        return _SMALL_PLANE_TILES
+    tiles = _CONV_TILES[x.element_size()]
+    plane = x.shape[2] * x.shape[3]
+    odd = plane % 4 != 0 and plane + ALIGN > tiles.group
+    return _ODD_PLANE_TILES[x.element_size()] if odd else tiles
 
 
 def correlate_tiles(x: Tensor) -> Tiles:
     """Tile sizes of the weight gradient."""
-    small = x.element_size() == 4 and x.shape[2] * x.shape[3] <= _SMALL_PLANE
-    return _SMALL_PLANE_TILES if small else _CORRELATE_TILES[x.element_size()]
+    return _SMALL_PLANE_TILES if _is_small(x) else _CORRELATE_TILES[x.element_size()]
 
 
 def _geometry(x: Tensor, kernel_size: tuple[int, int], dilation: int, tiles: Tiles) -> Geometry:
