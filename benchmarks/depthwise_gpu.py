@@ -125,9 +125,7 @@ def bandwidth() -> float:
 
 def main() -> int:
     """Check, time, write."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one shape of each stage")
     shapes = QUICK if parser.parse_args().quick else SHAPES
     if not torch.cuda.is_available():
@@ -152,8 +150,7 @@ def main() -> int:
                 if within:
                     # Forward reads x and writes y; backward reads x and grad and writes grad_x.
                     entry["roof_ms"] = {
-                        part: passes * x.nbytes / copy * 1e3
-                        for part, passes in (("forward", 2), ("backward", 3))
+                        part: passes * x.nbytes / copy * 1e3 for part, passes in (("forward", 2), ("backward", 3))
                     }
                     entry["ms"] = time_shape(x, weight, grad)
                 else:

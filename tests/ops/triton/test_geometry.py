@@ -16,11 +16,7 @@ def windows(geometry: Geometry, line: int, column: int):
         else:
             width = geometry.width
             places = [((first + k // width, k % width), k) for k in range(geometry.window_rows * width)]
-        yield [
-            (pixel, k)
-            for pixel, k in places
-            if 0 <= pixel[0] < geometry.height and 0 <= pixel[1] < geometry.width
-        ]
+        yield [(pixel, k) for pixel, k in places if 0 <= pixel[0] < geometry.height and 0 <= pixel[1] < geometry.width]
 
 
 odd = st.integers(0, 8).map(lambda n: 2 * n + 1)
@@ -47,9 +43,7 @@ def test_windows_hold_every_tap_once(height, width, kernel_height, kernel_width,
             outputs = [
                 (y, x)
                 for y in range(line, min(line + geometry.rows, height))
-                for x in range(
-                    column, min(column + (geometry.block_n if geometry.segmented else width), width)
-                )
+                for x in range(column, min(column + (geometry.block_n if geometry.segmented else width), width))
             ]
             covered.update(outputs)
             for y, x in outputs:

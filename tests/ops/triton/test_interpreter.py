@@ -19,9 +19,7 @@ def _run(*options: str) -> None:
         *options,
         str(Path(__file__).parent),
     ]
-    child = subprocess.run(
-        command, env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True
-    )
+    child = subprocess.run(command, env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True)
     assert child.returncode == 0, child.stdout + child.stderr
 
 

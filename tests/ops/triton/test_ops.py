@@ -84,15 +84,11 @@ def test_every_kernel_size_on_the_models_maps(kernel: int, size: tuple[int, int]
 @pytest.mark.parametrize(
     ("batch", "channels", "height", "width", "kernel_size", "dilation"), [CASES[i] for i in (0, 4, 6, 8, 10)]
 )
-def test_float32_is_as_accurate_as_the_native_kernel(
-    batch, channels, height, width, kernel_size, dilation
-) -> None:
+def test_float32_is_as_accurate_as_the_native_kernel(batch, channels, height, width, kernel_size, dilation) -> None:
     """The three tf32 products of a card, which the interpreter is made to follow."""
     inputs = tensors((batch, channels, height, width), kernel_size, torch.float32)
     native = reference(*inputs, dilation, dtype=torch.float32)
-    for actual, other, expected in zip(
-        ours(*inputs, dilation), native, reference(*inputs, dilation), strict=True
-    ):
+    for actual, other, expected in zip(ours(*inputs, dilation), native, reference(*inputs, dilation), strict=True):
         assert error(actual, expected) < max(2 * error(other, expected), 1e-6)
 
 
@@ -123,9 +119,7 @@ def test_slices_of_larger_tensors() -> None:
 def test_start_of_storage_is_not_aligned() -> None:
     x, weight, bias, grad = tensors((1, 2, 7, 7), (5, 5), torch.float64)
     x = torch.cat([x.new_zeros(1), x.flatten()])[1:].view(1, 2, 7, 7)
-    for actual, expected in zip(
-        ours(x, weight, bias, grad, 1), reference(x, weight, bias, grad, 1), strict=True
-    ):
+    for actual, expected in zip(ours(x, weight, bias, grad, 1), reference(x, weight, bias, grad, 1), strict=True):
         assert error(actual, expected) < 1e-14
 
 

@@ -30,9 +30,7 @@ def can_use(x: Tensor, weight: Tensor, dilation: int) -> str | None:
     if not _INSTALLED:
         return "Triton is not installed; PyTorch for CUDA and ROCm brings it on Linux, or: pip install triton"
     if x.dtype not in _DTYPES or weight.dtype not in _DTYPES:
-        return (
-            f"the Triton kernels take float16, bfloat16, float32 or float64, got {x.dtype} and {weight.dtype}"
-        )
+        return f"the Triton kernels take float16, bfloat16, float32 or float64, got {x.dtype} and {weight.dtype}"
     if x.device.type == "cpu" and _INTERPRETED:
         # Its dot multiplies the bit patterns of bfloat16 (Triton 3.8).
         return "the Triton interpreter cannot multiply bfloat16" if x.dtype == torch.bfloat16 else None

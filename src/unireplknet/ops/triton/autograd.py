@@ -51,9 +51,7 @@ class Correlate(Function):
     """The weight gradient of ``Conv``: per tap, the sum over images and pixels of shifted x times grad."""
 
     @staticmethod
-    def forward(
-        x: Tensor, grad: Tensor, kernel_size: tuple[int, int], dilation: int, dtype: torch.dtype
-    ) -> Tensor:
+    def forward(x: Tensor, grad: Tensor, kernel_size: tuple[int, int], dilation: int, dtype: torch.dtype) -> Tensor:
         """Run the registered operator."""
         return torch.ops.unireplknet_triton.correlate(x, grad, kernel_size, dilation, dtype)
 

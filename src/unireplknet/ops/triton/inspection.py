@@ -128,17 +128,13 @@ def _read_cubin(launch: Launch, target: GPUTarget, asm: dict[str, Any], shared: 
 
 def _read_amdgcn(launch: Launch, target: GPUTarget, asm: dict[str, Any], shared: int) -> Compiled:
     text = asm["amdgcn"]
-    instructions, loops = _parse(
-        text.splitlines(), r"\t([a-z]\w+.*)", r"(\.LBB\w+):", r"s_c?branch\w*\s+(\.LBB\w+)"
-    )
+    instructions, loops = _parse(text.splitlines(), r"\t([a-z]\w+.*)", r"(\.LBB\w+):", r"s_c?branch\w*\s+(\.LBB\w+)")
     registers = int(re.search(r"\.vgpr_count:\s+(\d+)", text).group(1))  # type: ignore[union-attr]
     scratch = int(re.search(r"ScratchSize: (\d+)", text).group(1))  # type: ignore[union-attr]
     return Compiled(launch, target, instructions, loops, registers, scratch, shared)
 
 
-def _parse(
-    lines: Iterable[str], instruction: str, label: str, branch: str
-) -> tuple[list[str], list[tuple[int, int]]]:
+def _parse(lines: Iterable[str], instruction: str, label: str, branch: str) -> tuple[list[str], list[tuple[int, int]]]:
     """Instructions in order, and the spans between a label and a later branch back to it."""
     instructions: list[str] = []
     labels: dict[str, int] = {}

@@ -41,9 +41,7 @@ def _lead(channel, G: tl.constexpr):
 
 
 @triton.jit
-def _load_pixels(
-    ptr, image, channel, line, column, pixels, lines: tl.constexpr, in_range, n_elements, G: tl.constexpr
-):
+def _load_pixels(ptr, image, channel, line, column, pixels, lines: tl.constexpr, in_range, n_elements, G: tl.constexpr):
     """Load [M, K] consecutive pixels that start at (line, column) of each row's plane; zero outside the map.
 
     With ``G.align > 1`` a plane is one group, and the load starts at the aligned address before it: pixel 0
@@ -52,9 +50,7 @@ def _load_pixels(
     plane = _plane(channel, G)
     if G.segmented:
         at = column[:, None] + pixels[None, :]
-        inside = (
-            in_range[:, None] & (line >= 0)[:, None] & (line < G.height)[:, None] & (at >= 0) & (at < G.width)
-        )
+        inside = in_range[:, None] & (line >= 0)[:, None] & (line < G.height)[:, None] & (at >= 0) & (at < G.width)
         return tl.load(ptr + (image + plane)[:, None] + (line * G.width)[:, None] + at, mask=inside, other=0)
     if G.align > 1:
         # Written as a multiple of the alignment, which the compiler needs to see to load wide.
@@ -183,9 +179,7 @@ def correlate_kernel(
     accumulator: tl.constexpr = partial_ptr.dtype.element_ty
     acc = tl.zeros((G.block_k, G.block_n), accumulator)
     first = split * tiles_per_split
-    for tile in tl.range(
-        first, tl.minimum(first + tiles_per_split, tl.cdiv(n_rows, block_m)), num_stages=stages
-    ):
+    for tile in tl.range(first, tl.minimum(first + tiles_per_split, tl.cdiv(n_rows, block_m)), num_stages=stages):
         rows = tile * block_m + tl.arange(0, block_m)
         in_range = rows < n_rows
         image, line, column = _locate(rows, n_rows, channels, G)

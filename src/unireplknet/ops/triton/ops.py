@@ -116,9 +116,7 @@ def conv_launches(
     }
     return (
         Launch(kernels.toeplitz_kernel, (channels * geometry.steps,), spread, 4),
-        Launch(
-            kernels.conv_kernel, (channels * triton.cdiv(n_rows, tiles.block_m),), multiply, tiles.num_warps
-        ),
+        Launch(kernels.conv_kernel, (channels * triton.cdiv(n_rows, tiles.block_m),), multiply, tiles.num_warps),
     )
 
 
@@ -161,9 +159,7 @@ def grad_weight_launches(x: Tensor, grad: Tensor, result: Tensor, dilation: int)
     )
 
 
-def forward(
-    x: Tensor, weight: Tensor, bias: Tensor | None = None, dilation: int = 1, flip: bool = False
-) -> Tensor:
+def forward(x: Tensor, weight: Tensor, bias: Tensor | None = None, dilation: int = 1, flip: bool = False) -> Tensor:
     """Depthwise convolution, stride 1, "same" padding.
 
     Args:
@@ -234,9 +230,7 @@ def _fake_conv(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int, fl
     return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
-def _fake_correlate(
-    x: Tensor, grad: Tensor, kernel_size: list[int], dilation: int, dtype: torch.dtype
-) -> Tensor:
+def _fake_correlate(x: Tensor, grad: Tensor, kernel_size: list[int], dilation: int, dtype: torch.dtype) -> Tensor:
     return x.new_empty(x.shape[1], 1, *kernel_size, dtype=dtype)
 
 
