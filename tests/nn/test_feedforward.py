@@ -42,7 +42,7 @@ def gradients(y: Tensor, tensors: list[Tensor | None]) -> list[Tensor]:
 
 @pytest.mark.parametrize("channels_last", [True, False])
 @pytest.mark.parametrize("merged", [True, False])
-@pytest.mark.parametrize("shape", [(2, 3, 5, 4), (1, 1, 1, 1), (3, 2, 1, 6)])
+@pytest.mark.parametrize("shape", [(2, 3, 5, 4), (1, 1, 1, 1), (3, 2, 1, 6), (2, 8, 2, 3)])
 def test_output_and_gradients_in_float64(shape: tuple[int, ...], merged: bool, channels_last: bool) -> None:
     values = arguments(shape, torch.float64, merged, channels_last)
     y, exact = feed_forward(*values, 1e-6), defined(*values)

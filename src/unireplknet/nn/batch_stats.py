@@ -12,40 +12,53 @@ Group = Any
 """A torch.distributed process group, or None for statistics of this process alone."""
 
 
-def batch_stats(y: Tensor, group: Group = None) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean and biased variance of each channel, in float32 for half precision.
+def batch_count(y: Tensor, group: Group = None) -> int:
+    """Values per channel of a map.
 
     Args:
         y: Map of shape (B, C, H, W).
         group: Processes whose maps are taken together.
+    """
+    count = y.numel() // y.shape[1]
+    if group is None:
+        return count
+    whole = torch.tensor(count, device=y.device)
+    dist.all_reduce(whole, group=group)
+    return int(whole)
+
+
+def batch_stats(y: Tensor, count: int, group: Group = None) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance of each channel, in float32 for half precision.
+
+    Args:
+        y: Map of shape (B, C, H, W).
+        count: Values per channel, see :func:`batch_count`.
+        group: Processes whose maps are taken together.
 
     Returns:
-        Mean and variance of shape (C,), and the number of values per channel, all of them tensors.
+        Mean and variance of shape (C,).
     """
     wide = torch.promote_types(y.dtype, torch.float32)
     if y.device.type == "cpu" and not torch.compiler.is_compiling():
         # What BatchNorm itself runs; var_mean takes ten times as long here. The dtype of the results is that of
         # the running statistics it is given to update by nothing.
-        ignored = torch.zeros(2, y.shape[1], dtype=wide)
-        mean, variance = torch.batch_norm_update_stats(y, ignored[0], ignored[1], 0.0)
+        ignored = torch.zeros(y.shape[1], dtype=wide)
+        mean, variance = torch.batch_norm_update_stats(y, ignored, ignored, 0.0)
     else:
         variance, mean = torch.var_mean(y.to(wide), (0, 2, 3), correction=0)
-    count = torch.tensor(y.numel() // y.shape[1], dtype=mean.dtype, device=y.device)
-    return (mean, variance, count) if group is None else _combine(mean, variance, count, group)
-
-
-def _combine(mean: Tensor, variance: Tensor, count: Tensor, group: Group) -> tuple[Tensor, Tensor, Tensor]:
+    if group is None:
+        return mean, variance
     # Means first, then squares around the common mean: sums of squares would cancel.
-    total = torch.cat([mean * count, count[None]])
-    dist.all_reduce(total, group=group)
-    common, whole = total[:-1] / total[-1], total[-1]
-    square = (variance + (mean - common) ** 2) * count
+    share = y.numel() // y.shape[1] / count
+    common = mean * share
+    dist.all_reduce(common, group=group)
+    square = (variance + (mean - common) ** 2) * share
     dist.all_reduce(square, group=group)
-    return common, square / whole, whole
+    return common, square
 
 
 def batch_norm_backward(
-    grad: Tensor, y: Tensor, gamma: Tensor, mean: Tensor, rstd: Tensor, count: Tensor, group: Group = None
+    grad: Tensor, y: Tensor, gamma: Tensor, mean: Tensor, rstd: Tensor, count: int, group: Group = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of a BatchNorm with batch statistics.
 
@@ -80,7 +93,7 @@ def batch_norm_backward(
 
 
 @torch.no_grad()
-def update_statistics(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, count: Tensor) -> None:
+def update_statistics(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, count: int) -> None:
     """Update a norm's running statistics from a batch, as its own forward would.
 
     Args:
@@ -113,7 +126,8 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
         group = sync_group(self) if self.training else None
         if group is None:
             return super().forward(x)
-        y, mean, variance, count = _SyncBatchNorm.apply(x, self.weight, self.bias, self.eps, group)
+        count = batch_count(x, group)
+        y, mean, variance = _SyncBatchNorm.apply(x, self.weight, self.bias, self.eps, count, group)
         update_statistics(self, mean, variance, count)
         return y
 
@@ -121,22 +135,22 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
 class _SyncBatchNorm(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, gamma: Tensor, beta: Tensor, eps: float, group: Group
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        mean, variance, count = batch_stats(x, group)
+        ctx: Any, x: Tensor, gamma: Tensor, beta: Tensor, eps: float, count: int, group: Group
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        mean, variance = batch_stats(x, count, group)
         rstd = torch.rsqrt(variance + eps)
         scale = gamma * rstd
-        ctx.mark_non_differentiable(mean, variance, count)
-        ctx.save_for_backward(x, gamma, mean, rstd, count)
-        ctx.group = group
+        ctx.mark_non_differentiable(mean, variance)
+        ctx.save_for_backward(x, gamma, mean, rstd)
+        ctx.count, ctx.group = count, group
         y = x * scale[:, None, None] + (beta - mean * scale)[:, None, None]
-        return y.to(x.dtype), mean, variance, count
+        return y.to(x.dtype), mean, variance
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Any, ...]:
-        x, gamma, mean, rstd, count = ctx.saved_tensors
-        dx, dgamma, dbeta = batch_norm_backward(grad, x, gamma, mean, rstd, count, ctx.group)
-        return dx, dgamma.to(gamma.dtype), dbeta.to(gamma.dtype), None, None
+        x, gamma, mean, rstd = ctx.saved_tensors
+        dx, dgamma, dbeta = batch_norm_backward(grad, x, gamma, mean, rstd, ctx.count, ctx.group)
+        return dx, dgamma.to(gamma.dtype), dbeta.to(gamma.dtype), None, None, None
 
 
 def sync_group(norm: nn.BatchNorm2d) -> Group:

@@ -4,7 +4,7 @@ The hidden maps are four times as wide as the block and dominate its memory. The
 layer's output alone and computes GELU and GRN again from it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,8 @@ from torch.autograd.function import once_differentiable
 from torch.overrides import handle_torch_function, has_torch_function
 
 from unireplknet.nn.precision import compute_dtype, without_autocast
+
+NormGradient = Callable[[Tensor], Tensor]
 
 
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -139,30 +141,85 @@ class _FeedForward(torch.autograd.Function):
         x, weight1, h, gamma, beta, weight2, norm, mean = ctx.saved_tensors
         ratio = norm / mean
         scale = _grn_scale(gamma, ratio)
-        g = F.gelu(h)
-        z = _rescale(g, scale, beta)
-        dweight2 = _outer(grad, z)
-        dz = pointwise(grad, weight2.t())
-        dbias2, dbeta = grad.sum((0, 2, 3)), dz.sum((0, 2, 3))
-        dot = torch.mul(dz, g, out=z).sum((2, 3), keepdim=True, dtype=norm.dtype)
-        dratio = dot * gamma[:, None, None]
-        dnorm = (dratio - (dratio * ratio).mean(1, keepdim=True)) / mean
-        # A channel that is zero everywhere has a norm without gradient; PyTorch takes zero for it as well.
-        pull = torch.where(norm > 0, dnorm / norm, 0)
-        dg = dz.mul_(scale.to(dz.dtype)).addcmul_(g, pull.to(dz.dtype))
+
+        def norm_gradient(dot: Tensor) -> Tensor:
+            # dot is the gradient of the scale; the result multiplies g in its own gradient. A channel that is zero
+            # everywhere has a norm without gradient; PyTorch takes zero for it as well.
+            dratio = dot * gamma[:, None, None]
+            dnorm = (dratio - (dratio * ratio).mean(1, keepdim=True)) / mean
+            return torch.where(norm > 0, dnorm / norm, 0)
+
+        last = _wide_map_tail if h.shape[2] * h.shape[3] >= x.shape[1] else _small_map_tail
+        dg, dweight2, dot, dbeta = last(grad, F.gelu(h), scale, beta, weight2, norm_gradient)
         dh = torch.ops.aten.gelu_backward(dg, h)
         dx = pointwise(dh, weight1.t()) if ctx.needs_input_grad[0] else None
-        dgamma = (dot * ratio).sum((0, 2, 3))
         return (
             dx,
             _outer(dh, x),
             dh.sum((0, 2, 3)),
-            dgamma.to(gamma.dtype),
+            (dot * ratio).sum((0, 2, 3)).to(gamma.dtype),
             None if beta is None else dbeta.to(beta.dtype),
             dweight2,
-            dbias2 if ctx.needs_input_grad[6] else None,
+            grad.sum((0, 2, 3)) if ctx.needs_input_grad[6] else None,
             None,
         )
+
+
+def _small_map_tail(
+    grad: Tensor,
+    g: Tensor,
+    scale: Tensor,
+    beta: Tensor | None,
+    weight2: Tensor,
+    norm_gradient: Callable[[Tensor], Tensor],
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of ``pointwise(g * scale + beta, weight2)``, step by step; overwrites g.
+
+    Args:
+        grad: Gradient of the result, of shape (B, C, H, W).
+        g: GRN's input, of shape (B, 4C, H, W).
+        scale: GRN's factor, of shape (B, 4C, 1, 1).
+        beta: GRN's bias, of shape (4C,), or None.
+        weight2: Weight of the second layer, of shape (C, 4C).
+        norm_gradient: From the gradient of the scale to the factor with which g enters its own gradient through it.
+
+    Returns:
+        Gradients of g, of weight2, of the scale (shape (B, 4C, 1, 1)) and of beta.
+    """
+    dz = pointwise(grad, weight2.t())
+    z = _rescale(g, scale, beta)
+    dweight2, dbeta = _outer(grad, z), dz.sum((0, 2, 3))
+    dot = torch.mul(dz, g, out=z).sum((2, 3), keepdim=True, dtype=scale.dtype)
+    dg = dz.mul_(scale.to(dz.dtype)).addcmul_(g, norm_gradient(dot).to(dz.dtype))
+    return dg, dweight2, dot, dbeta
+
+
+def _wide_map_tail(
+    grad: Tensor,
+    g: Tensor,
+    scale: Tensor,
+    beta: Tensor | None,
+    weight2: Tensor,
+    norm_gradient: Callable[[Tensor], Tensor],
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The same with the scale moved from the map to each sample's weights, which are smaller than the map.
+
+    One product of gradient and g a sample, of the weight's size, then serves the gradients of weight and scale, and
+    no pass over the map is left but the products themselves.
+    """
+    rows = grad.permute(0, 2, 3, 1).flatten(1, 2)
+    hidden = g.permute(0, 2, 3, 1).flatten(1, 2)
+    moments = torch.bmm(rows.transpose(1, 2), hidden).to(scale.dtype)
+    factor = scale.flatten(1)[:, None]
+    total = rows.sum((0, 1), dtype=scale.dtype)
+    dweight2 = (moments * factor).sum(0)
+    if beta is not None:
+        dweight2 = dweight2 + total[:, None] * beta
+    dot = (moments * weight2).sum(1)[:, :, None, None]
+    pull = norm_gradient(dot).flatten(1)[:, None]
+    dg = hidden.mul_(pull.to(g.dtype)).baddbmm_(rows, (weight2 * factor).to(g.dtype))
+    dbeta = total @ weight2.to(total.dtype)
+    return dg.unflatten(1, grad.shape[2:]).permute(0, 3, 1, 2), dweight2.to(weight2.dtype), dot, dbeta
 
 
 def _outer(grad: Tensor, x: Tensor) -> Tensor:

@@ -12,7 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unireplknet.nn.batch_stats import Group, batch_norm_backward, batch_stats, sync_group, update_statistics
+from unireplknet.nn.batch_stats import (
+    Group,
+    batch_count,
+    batch_norm_backward,
+    batch_stats,
+    sync_group,
+    update_statistics,
+)
 from unireplknet.nn.precision import compute_dtype, without_autocast
 from unireplknet.ops import depthwise_conv2d, depthwise_grad_weight
 
@@ -35,10 +42,11 @@ def reparam_train(
         Section 3.2.2 of the paper.
     """
     group = sync_group(norms[0])
+    count = batch_count(x, group)
     parameters = [p for w, norm in zip(weights, norms, strict=True) for p in (w, norm.weight, norm.bias)]
     x, eps = x.to(compute_dtype(x)), [norm.eps for norm in norms]
     with without_autocast(x):
-        y, means, variances, count = _ReparamTrain.apply(x, tuple(dilations), eps, group, *parameters)
+        y, means, variances = _ReparamTrain.apply(x, tuple(dilations), eps, count, group, *parameters)
     for norm, mean, variance in zip(norms, means.unbind(), variances.unbind(), strict=True):
         update_statistics(norm, mean, variance, count)
     return y
@@ -47,14 +55,20 @@ def reparam_train(
 class _ReparamTrain(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, dilations: Sequence[int], eps: Sequence[float], group: Group, *parameters: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        ctx: Any,
+        x: Tensor,
+        dilations: Sequence[int],
+        eps: Sequence[float],
+        count: int,
+        group: Group,
+        *parameters: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
         total = torch.zeros_like(x)
         means, variances, rstds, shifts = [], [], [], []
         for i, r in enumerate(dilations):
             weight, gamma, beta = parameters[3 * i : 3 * i + 3]
             y = depthwise_conv2d(x, weight, None, r)
-            mean, variance, count = batch_stats(y, group)
+            mean, variance = batch_stats(y, count, group)
             rstd = torch.rsqrt(variance + eps[i])
             scale = gamma * rstd
             total.addcmul_(y, scale.to(y.dtype)[:, None, None])
@@ -63,27 +77,27 @@ class _ReparamTrain(torch.autograd.Function):
             rstds.append(rstd)
             shifts.append(beta - mean * scale)
         total.add_(torch.stack(shifts).sum(0).to(total.dtype)[:, None, None])
-        statistics = torch.stack(means), torch.stack(variances), count
+        statistics = torch.stack(means), torch.stack(variances)
         ctx.mark_non_differentiable(*statistics)
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(x, statistics[0], torch.stack(rstds), count, *parameters)
-        ctx.dilations, ctx.group = dilations, group
+        ctx.save_for_backward(x, statistics[0], torch.stack(rstds), *parameters)
+        ctx.dilations, ctx.count, ctx.group = dilations, count, group
         return total, *statistics
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Any, ...]:
-        x, means, rstds, count, *parameters = ctx.saved_tensors
+        x, means, rstds, *parameters = ctx.saved_tensors
         if grad is None:
-            return (None,) * (4 + len(parameters))
+            return (None,) * (5 + len(parameters))
         planes = x.contiguous()  # what the weight gradients of all branches read
         grad_x: Tensor | None = None
         grads: list[Tensor | None] = []
         for i, r in enumerate(ctx.dilations):
             weight, gamma, _ = parameters[3 * i : 3 * i + 3]
             y = depthwise_conv2d(x, weight, None, r)
-            dy, dgamma, dbeta = batch_norm_backward(grad, y, gamma, means[i], rstds[i], count, ctx.group)
+            dy, dgamma, dbeta = batch_norm_backward(grad, y, gamma, means[i], rstds[i], ctx.count, ctx.group)
             if ctx.needs_input_grad[0]:
                 dx = depthwise_conv2d(dy, weight.flip(2, 3), None, r)
                 grad_x = dx if grad_x is None else grad_x.add_(dx)
             grads += [depthwise_grad_weight(planes, dy, weight, r), dgamma.to(gamma.dtype), dbeta.to(gamma.dtype)]
-        return grad_x, None, None, None, *grads
+        return grad_x, None, None, None, None, *grads
