@@ -15,8 +15,6 @@ from torch.overrides import handle_torch_function, has_torch_function
 
 from unireplknet.nn.precision import compute_dtype, without_autocast
 
-NormGradient = Callable[[Tensor], Tensor]
-
 
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """A linear layer over the channels of a map.
