@@ -117,6 +117,7 @@ def plain(model: nn.Module) -> nn.Module:
     for module in model.modules():
         if isinstance(module, unireplknet.nn.UniRepLKBlock):
             module.grn.register_forward_hook(lambda *_: None)
+            module.norm2.register_forward_hook(lambda *_: None)
         if isinstance(module, unireplknet.nn.blocks.ReparamBranch):
             module.bn.register_forward_hook(lambda *_: None)
     return model

@@ -103,7 +103,7 @@ def test_info_shows_computed_beside_printed(capsys: pytest.CaptureFixture[str]) 
     row = capsys.readouterr().out.splitlines()[1].split()
     assert row[:2] == ["unireplknet_t", "224"]
     assert row[3:] == ["31.04", "31.00", "31.0", "4.90", "4.9"]
-    assert main(["info", "--ablations"]) == 0
+    assert main(["info", "T3d 9 LarK + 18 SmaK", "--ablations"]) == 0
     assert "T3d 9 LarK + 18 SmaK" in capsys.readouterr().out
     assert "no variant 'unireplknet_q'; did you mean unireplknet_" in complaint(["info", "unireplknet_q"], capsys)
 

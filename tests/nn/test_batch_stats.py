@@ -71,9 +71,9 @@ def test_without_processes_it_is_batch_norm() -> None:
     plain, synchronised = network(), synchronise_batch_norms(network())
     assert any(isinstance(m, SyncBatchNorm2d) for m in synchronised.modules())
     x = batch()
-    for a, b in zip(run(plain, x).values(), run(synchronised, x).values(), strict=True):
-        assert torch.equal(a, b)
-    assert relative_error(plain.eval()(x), synchronised.eval()(x)) == 0
+    for (name, a), b in zip(run(plain, x).items(), run(synchronised, x).values(), strict=True):
+        assert (a - b).abs().max() < 1e-12 * max(1.0, b.abs().max().item()), name
+    assert relative_error(plain.eval()(x), synchronised.eval()(x)) < 1e-13
 
 
 def test_synchronised_model_merges() -> None:

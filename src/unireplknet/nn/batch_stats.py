@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 Group = Any
@@ -110,6 +111,37 @@ def update_statistics(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, coun
     norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), norm.momentum)
     unbiased = variance * (count / (count - 1))
     norm.running_var.lerp_(unbiased.to(norm.running_var.dtype), norm.momentum)
+
+
+def scaled_batch_norm(x: Tensor, norm: nn.BatchNorm2d, scale: Tensor) -> Tensor:
+    """A BatchNorm and a factor on each of its channels, with the factor in the norm's own affine part.
+
+    Its output is then nobody's to keep for the backward pass. The norm updates its statistics as in its forward.
+
+    Args:
+        x: Map of shape (B, C, H, W).
+        norm: The norm.
+        scale: Factor of each channel, of shape (C,).
+
+    Returns:
+        Map of shape (B, C, H, W).
+    """
+    if norm.momentum is None or not norm.affine:
+        return norm(x) * scale[:, None, None]
+    tracking = norm.training and norm.track_running_stats
+    if tracking and norm.num_batches_tracked is not None:
+        norm.num_batches_tracked.add_(1)
+    known = tracking or not norm.training
+    return F.batch_norm(
+        x,
+        norm.running_mean if known else None,
+        norm.running_var if known else None,
+        norm.weight * scale,
+        norm.bias * scale,
+        norm.training or norm.running_mean is None,
+        norm.momentum,
+        norm.eps,
+    )
 
 
 class SyncBatchNorm2d(nn.BatchNorm2d):

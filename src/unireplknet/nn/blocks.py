@@ -7,7 +7,7 @@ from timm.layers import DropPath, LayerNorm2d, SqueezeExcite, register_notrace_m
 from torch import Tensor, nn
 from torch.overrides import has_torch_function_unary
 
-from unireplknet.nn.batch_stats import SyncBatchNorm2d
+from unireplknet.nn.batch_stats import SyncBatchNorm2d, scaled_batch_norm
 from unireplknet.nn.feedforward import feed_forward
 from unireplknet.nn.layers import (
     ConvBNReLU,
@@ -270,10 +270,16 @@ class UniRepLKBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x of shape (B, C, H, W); same shape out."""
-        y = self.norm2(self._feed_forward(self.extra(self.norm(self.dwconv(x)))))
-        if self.layer_scale is not None:
-            y = y * self.layer_scale[:, None, None]
-        return x + self.drop_path(y)
+        y = self._feed_forward(self.extra(self.norm(self.dwconv(x))))
+        return x + self.drop_path(self._norm_and_scale(y))
+
+    def _norm_and_scale(self, y: Tensor) -> Tensor:
+        norm, scale = self.norm2, self.layer_scale
+        if scale is None:
+            return norm(y)
+        if isinstance(norm, nn.BatchNorm2d) and is_untouched(norm, nn.BatchNorm2d) and not has_torch_function_unary(y):
+            return scaled_batch_norm(y, norm, scale)
+        return norm(y) * scale[:, None, None]
 
     def _feed_forward(self, y: Tensor) -> Tensor:
         first, second, grn = self.pwconv1, self.pwconv2, self.grn
