@@ -10,6 +10,7 @@ Counts registers, shared memory and the instructions that a warp issues, and der
 - issue bound: all instructions of all warps, at one per scheduler and clock, four schedulers an SM;
 - matrix bound: the products of the Toeplitz form at the published dense rate.
 
+The main loop counts as often as its products need; code without products counts once as it stands.
 Latency, cache misses, bank conflicts and launch costs are left out, so a card will be slower than each bound.
 No number here is a measurement. Writes results/triton-static-<triton version>.json beside this file.
 """

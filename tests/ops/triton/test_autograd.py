@@ -31,7 +31,7 @@ def test_gradcheck(shape, kernel_size, dilation) -> None:
 
 @pytest.mark.parametrize("dilation", [1, 2])
 def test_double_backward(dilation: int) -> None:
-    assert gradgradcheck(depthwise_conv2d, (*leaves((1, 2, 4, 3), (3, 5)), dilation), fast_mode=True)
+    assert gradgradcheck(depthwise_conv2d, (*leaves((1, 1, 3, 2), (3, 5)), dilation), fast_mode=True)
 
 
 def test_expanded_gradient() -> None:

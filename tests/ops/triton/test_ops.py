@@ -25,7 +25,7 @@ CASES = [
     pytest.param(70, 1, 5, 3, (3, 3), 1, id="several tiles of rows"),
     pytest.param(2, 2, 6, 7, (1, 1), 1, id="one tap"),
 ]
-KERNELS = [3, 5, 9, 13, 17, 31]
+KERNELS = [3, 9, 17, 31]
 LARGE = [(7, 7), (14, 14), (28, 28), (17, 56), (9, 100)]
 
 

@@ -190,7 +190,7 @@ def correlate_kernel(
     tl.store(partial_ptr + matrix + k[:, None] * G.block_n + n[None, :], acc)
 
 
-@triton.jit(do_not_specialize=["splits"])
+@triton.jit
 def fold_kernel(partial_ptr, grad_weight_ptr, channels, splits, block_x: tl.constexpr, G: tl.constexpr):
     """Second pass of the weight gradient: sum the splits along the diagonals of one row of taps."""
     channel, tap_y = tl.program_id(0) // G.kernel_height, tl.program_id(0) % G.kernel_height

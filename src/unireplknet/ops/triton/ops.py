@@ -57,29 +57,16 @@ _CORRELATE_TILES = {2: Tiles(64, 128, 64, 4, 2), 4: Tiles(32, 64, 32, 4, 2), 8: 
 # Planes up to 8 x 8 in float32 are still one group, with fewer rows to a tile.
 _SMALL_PLANE = 64
 _SMALL_PLANE_TILES = Tiles(64, 64, 32, 4, 2)
-
-
-# Planes of odd length that do not fit one aligned window load by the element; every address takes registers.
+# Other planes of odd length load element by element, and every address takes registers.
 _ODD_PLANE_TILES = {2: Tiles(64, 64, 64, 8, 2), 4: Tiles(32, 32, 64, 8, 1), 8: Tiles(32, 32, 32, 4, 2)}
 
 
-def _is_small(x: Tensor) -> bool:
-    return x.element_size() == 4 and x.shape[2] * x.shape[3] <= _SMALL_PLANE
-
-
-def conv_tiles(x: Tensor) -> Tiles:
-    """Tile sizes of the convolution kernel."""
-    if _is_small(x):
+def _tiles(x: Tensor, regular: dict[int, Tiles]) -> Tiles:
+    size, plane = x.element_size(), x.shape[2] * x.shape[3]
+    if size == 4 and plane <= _SMALL_PLANE:
         return _SMALL_PLANE_TILES
-    tiles = _CONV_TILES[x.element_size()]
-    plane = x.shape[2] * x.shape[3]
-    odd = plane % 4 != 0 and plane + ALIGN > tiles.group
-    return _ODD_PLANE_TILES[x.element_size()] if odd else tiles
-
-
-def correlate_tiles(x: Tensor) -> Tiles:
-    """Tile sizes of the weight gradient."""
-    return _SMALL_PLANE_TILES if _is_small(x) else _CORRELATE_TILES[x.element_size()]
+    one_window = plane + ALIGN <= regular[size].group
+    return regular[size] if plane % 4 == 0 or one_window else _ODD_PLANE_TILES[size]
 
 
 def _geometry(x: Tensor, kernel_size: tuple[int, int], dilation: int, tiles: Tiles) -> Geometry:
@@ -94,7 +81,7 @@ def conv_launches(
     x: Tensor, weight: Tensor, bias: Tensor | None, y: Tensor, dilation: int, flip: bool
 ) -> tuple[Launch, Launch]:
     """The launches that convolve ``x`` into ``y``: spread the kernels, then multiply."""
-    tiles = conv_tiles(x)
+    tiles = _tiles(x, _CONV_TILES)
     channels = x.shape[1]
     geometry = _geometry(x, (weight.shape[2], weight.shape[3]), dilation, tiles)
     n_rows = _rows(x, geometry)
@@ -122,7 +109,7 @@ def conv_launches(
 
 def grad_weight_launches(x: Tensor, grad: Tensor, result: Tensor, dilation: int) -> tuple[Launch, Launch]:
     """The launches that compute the weight gradient into ``result``: correlate by splits, then fold."""
-    tiles = correlate_tiles(x)
+    tiles = _tiles(x, _CORRELATE_TILES)
     channels = x.shape[1]
     geometry = _geometry(x, (result.shape[2], result.shape[3]), dilation, tiles)
     n_rows = _rows(x, geometry)
