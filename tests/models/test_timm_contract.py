@@ -540,8 +540,11 @@ def test_fx_follows_the_mode_and_the_size() -> None:
     for size in ((64, 64), (33, 47)):
         x = image(*size)
         assert torch.equal(traced.eval()(x)["head.fc"], model.eval()(x))
-    x = image()
-    assert torch.equal(traced.train()(x)["head.fc"], model.train()(x))
+    # A training step folds the layer scale into the norm before it, which a traced one cannot: equal to rounding.
+    x = image().double()
+    expected = model.double().train()(x)
+    got = traced.double().train()(x)["head.fc"]
+    assert (got - expected).abs().max() < 1e-12 * expected.abs().max()
 
 
 @pytest.mark.parametrize("merged", [False, True])

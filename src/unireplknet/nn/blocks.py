@@ -277,7 +277,9 @@ class UniRepLKBlock(nn.Module):
         norm, scale = self.norm2, self.layer_scale
         if scale is None:
             return norm(y)
-        if isinstance(norm, nn.BatchNorm2d) and is_untouched(norm, nn.BatchNorm2d) and not has_torch_function_unary(y):
+        # Only a training step keeps the norm's output; torch.fx needs the module, whose calls update the statistics.
+        keeps = self.training and not has_torch_function_unary(y)
+        if keeps and isinstance(norm, nn.BatchNorm2d) and is_untouched(norm, nn.BatchNorm2d):
             return scaled_batch_norm(y, norm, scale)
         return norm(y) * scale[:, None, None]
 
