@@ -18,9 +18,6 @@ from .helpers import randomise, relative_error
 
 FORMS = ["training", "eval", "merged"]
 slow = pytest.mark.slow
-# PyTorch's shape function of a norm's backward pass tells another layout than the CPU kernel returns. The reshape of
-# the gradient in ops.cpu.grad_weight is traced as a view by it, and the compiled backward pass then fails.
-layout_bug = pytest.mark.xfail(raises=RuntimeError, reason="a view traced for a layout that the kernel does not return")
 
 
 @pytest.fixture(autouse=True)
@@ -65,8 +62,8 @@ def assert_equal(got: dict[str, Tensor], expected: dict[str, Tensor], tolerance:
     ("name", "form"),
     [
         *(("block", form) for form in FORMS),
-        pytest.param("network", "training", marks=layout_bug),
-        pytest.param("network", "eval", marks=[layout_bug, slow]),
+        ("network", "training"),
+        pytest.param("network", "eval", marks=slow),
         pytest.param("network", "merged", marks=slow),
     ],
 )

@@ -128,6 +128,10 @@ def grad_weight(x: Tensor, grad: Tensor, kernel_size: tuple[int, int], dilation:
     # The wanted taps are `dilation` apart: take the largest stride that divides it, drop what lies between.
     stride = max(s for s in range(1, MAX_STRIDE + 1) if dilation % s == 0)
     skip = dilation // stride
+    if torch.compiler.is_compiling():
+        # The layout that PyTorch's shape functions tell for a norm's gradient is not always the one its kernel
+        # returns; a reshape traced as a view of the one fails on the other. A copy is laid out as it says.
+        x, grad = (t.clone(memory_format=torch.contiguous_format) for t in (x, grad))
     planes = x.reshape(1, batch * channels, height, width)
     taps = F.conv2d(
         F.pad(planes, (excess_w, excess_w, excess_h, excess_h)) if excess_h or excess_w else planes,
