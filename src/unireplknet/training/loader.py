@@ -30,3 +30,16 @@ def build_loader(recipe: Recipe, split: Split, augment: bool = False) -> DataLoa
         persistent_workers=recipe.data.workers > 0,
         collate_fn=collate,
     )
+
+
+def go_on(loader: DataLoader[Any], epoch: int, batch: int) -> None:
+    """Let a loader begin where an interrupted run was: Lightning would replay the first batches of the first epoch.
+
+    Args:
+        loader: A loader of :func:`build_loader`.
+        epoch: The epoch that was interrupted.
+        batch: How many of its batches were used.
+    """
+    assert isinstance(loader.sampler, EpochSampler)
+    assert loader.batch_size is not None
+    loader.sampler.resume(epoch, batch * loader.batch_size)

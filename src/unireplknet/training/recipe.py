@@ -16,6 +16,10 @@ from unireplknet.errors import UserError, missing_extra
 from unireplknet.modalities import MODALITIES, SOURCES, Augment, Input
 from unireplknet.modalities.folder import Labelled, split_data
 from unireplknet.modalities.image import ImageAugment, ImageInput
+from unireplknet.training.files import write_text
+
+WITHOUT_EFFECT = {"data.workers", "data.max_unreadable", "trainer.progress", "trainer.save_minutes"}
+"""Settings that may change while a run is interrupted: its outcome does not depend on them."""
 
 
 @dataclass
@@ -85,6 +89,7 @@ class Data:
         val_fraction: Part of the training samples to choose the epoch with, where the source has no val folder.
         split_seed: Seed of these divisions; the seed of training does not change them.
         workers: Processes that prepare samples; 0 prepares them in the main process.
+        max_unreadable: How many samples may be unreadable, and left out, before the run stops.
     """
 
     source: Literal["folder", "digits", "mnist"] = "folder"
@@ -93,6 +98,7 @@ class Data:
     val_fraction: float = 0.1
     split_seed: int = 0
     workers: int = 0
+    max_unreadable: int = 100
 
     def load(self, inputs: Input) -> Labelled:
         """Find the samples and divide them into train, val and test."""
@@ -146,6 +152,7 @@ class Trainer:
         devices: How many devices to use.
         channels_last: Keep the channels of a pixel side by side in memory, which most devices compute faster.
         progress: Show a progress bar in a terminal; without one, each epoch is a line in the log.
+        save_minutes: Time between states saved within an epoch, for going on after a crash; 0 saves every step.
     """
 
     seed: int = 0
@@ -155,6 +162,7 @@ class Trainer:
     devices: int = 1
     channels_last: bool = True
     progress: bool = True
+    save_minutes: float = 10.0
 
 
 @dataclass
@@ -187,6 +195,15 @@ class Recipe:
     def parts(self) -> dict[str, Any]:
         """The dataclasses that flags and YAML address by name."""
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "name"}
+
+    def settings(self) -> dict[str, Any]:
+        """What decides the outcome of a run, by the names of the flags: an interrupted run goes on with these only."""
+        values = {
+            f"{name}.{key}": _plain(value) for name, part in self.parts().items() for key, value in asdict(part).items()
+        }
+        return {"name": self.name, "modality": self.modality} | {
+            name: value for name, value in values.items() if name not in WITHOUT_EFFECT
+        }
 
     def override(self, values: dict[str, Any] | Sequence[str]) -> Recipe:
         """A recipe with some values replaced.
@@ -235,7 +252,7 @@ class Recipe:
         text = {"name": self.name, "modality": self.modality} | {
             name: _plain(asdict(part)) for name, part in self.parts().items()
         }
-        path.write_text(yaml.safe_dump(text, sort_keys=False, default_flow_style=None), encoding="utf-8")
+        write_text(path, yaml.safe_dump(text, sort_keys=False, default_flow_style=None))
 
     @staticmethod
     def load(path: Path) -> Recipe:
