@@ -28,6 +28,7 @@ def random_recipe(data: Path, workers: int = 0) -> Recipe:
     recipe.model.drop_path, recipe.model.drop = 0.3, 0.2
     recipe.data.workers = workers
     recipe.augment.erase = 0.5
+    recipe.optim.mixup = 0.2
     recipe.trainer = replace(recipe.trainer, select="accuracy", save_minutes=0.0)
     return recipe
 

@@ -102,6 +102,16 @@ def test_killed_again_and_again(data: Path, whole: Run, tmp_path: Path) -> None:
     assert_same(outcome(Run(out)), outcome(whole))
 
 
+def test_no_state_is_saved_while_gradients_accumulate(data: Path, tmp_path: Path) -> None:
+    recipe = random_recipe(data)
+    recipe.optim.accumulate = 2
+    assert fit_until(recipe, tmp_path / "run", "step", epoch=1, batch=3) != 0
+    state = find_state(tmp_path / "run", recipe.settings())
+    assert state is not None
+    assert (state.epoch, state.batch) == (1, 2)
+    assert_same(outcome(fit(recipe, tmp_path / "run")), outcome(fit(recipe, tmp_path / "whole")))
+
+
 def interrupt(recipe: Any, out: Path, monkeypatch: pytest.MonkeyPatch, what: int, epoch: int, batch: int) -> None:
     """Train in this process and send it a signal in the middle of a step."""
     step = Classification.training_step

@@ -254,18 +254,27 @@ class MapDataset(Dataset[Sample]):
 
 
 class EpochSampler(Sampler[Draw]):
-    """The order of one epoch, a function of (seed, epoch).
+    """The order of one epoch, a function of (seed, epoch), and one process's part of it.
 
     Args:
         length: Number of samples.
         shuffle: Whether to permute them, differently in every epoch.
         seed: Seed of the permutation.
+        whole: Leave out the last samples so that the rest is a multiple of this, unless there are fewer: a last batch
+            of a few samples would give poor batch statistics.
+        rank: Number of the process.
+        world: Number of processes. Together they take the same samples in the same steps as one process would.
     """
 
-    def __init__(self, length: int, shuffle: bool, seed: int = 0) -> None:
+    def __init__(
+        self, length: int, shuffle: bool, seed: int = 0, whole: int = 1, rank: int = 0, world: int = 1
+    ) -> None:
         self.length = length
+        self.used = length - length % whole if length >= whole else length
         self.shuffle = shuffle
         self.seed = seed
+        self.rank = rank
+        self.world = world
         self.epoch = 0
         self._resumed = (0, 0)
 
@@ -278,13 +287,13 @@ class EpochSampler(Sampler[Draw]):
 
         Args:
             epoch: The epoch that was interrupted.
-            samples: How many of its samples were used.
+            samples: How many of its samples this process has used.
         """
         self.epoch = epoch
         self._resumed = (epoch, samples)
 
     def __len__(self) -> int:
-        return self.length
+        return len(range(self.rank, self.used, self.world))
 
     def __iter__(self) -> Iterator[Draw]:
         epoch = self.epoch  # loader workers ask ahead, and the epoch may be set in the meantime
@@ -292,5 +301,5 @@ class EpochSampler(Sampler[Draw]):
         if self.shuffle:
             np.random.default_rng((self.seed, epoch)).shuffle(order)
         interrupted, samples = self._resumed
-        used = samples if interrupted == epoch else 0
-        return (Draw(epoch, int(index)) for index in order[used:])
+        done = samples if interrupted == epoch else 0
+        return (Draw(epoch, int(index)) for index in order[: self.used][self.rank :: self.world][done:])

@@ -44,6 +44,7 @@ def build_trainer(recipe: Recipe, path: Path, steps_per_epoch: int) -> pl.Traine
             precision=recipe.trainer.precision,
             max_epochs=recipe.optim.epochs,
             gradient_clip_val=recipe.optim.clip_grad or None,
+            accumulate_grad_batches=recipe.optim.accumulate,
             logger=TensorBoardLogger(path, name="", version="tensorboard"),
             callbacks=_callbacks(recipe, path, bar),
             plugins=_plugins(),

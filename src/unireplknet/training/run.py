@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import math
 import platform
 import signal
 from collections.abc import Iterator
@@ -179,8 +180,9 @@ def fit(recipe: Recipe, out: Path | None = None) -> Run:
     data = recipe.data.load(recipe.input)
     pl.seed_everything(recipe.trainer.seed, verbose=False)
     model = recipe.model.build(recipe.input.channels, data.classes)
+    recipe.trainer.prepare(model)
     train = build_loader(recipe, data.splits["train"], augment=True)
-    task = Classification(model, recipe, len(data.classes), len(train))
+    task = Classification(model, recipe, len(data.classes), math.ceil(len(train) / recipe.optim.accumulate))
 
     path = new_folder(recipe.name, out)
     with quiet(), _explaining_full_disk(path):

@@ -8,6 +8,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 import torch.nn.functional as F
+from timm.data import Mixup
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
@@ -50,7 +51,7 @@ class Classification(pl.LightningModule):
         model: The network, from maps to logits.
         recipe: Decides loss, optimiser, schedule and memory layout.
         num_classes: Number of classes.
-        steps_per_epoch: Length of an epoch, for the schedule.
+        steps_per_epoch: Optimiser steps in an epoch, for the schedule.
     """
 
     def __init__(self, model: nn.Module, recipe: Recipe, num_classes: int, steps_per_epoch: int) -> None:
@@ -59,6 +60,18 @@ class Classification(pl.LightningModule):
         self.model = model.to(memory_format=self.layout)
         self.recipe = recipe
         self.steps_per_epoch = steps_per_epoch
+        optim = recipe.optim
+        self.mix = (
+            Mixup(
+                optim.mixup,
+                optim.cutmix,
+                switch_prob=optim.mix_switch,
+                label_smoothing=optim.label_smoothing,
+                num_classes=num_classes,
+            )
+            if optim.mixup or optim.cutmix
+            else None
+        )
         self.loss = MeanMetric(nan_strategy="disable")
         self.loss.persistent(True)  # the mean of an interrupted epoch is the mean of all of it
         self.accuracy = MulticlassAccuracy(num_classes, average="micro")
@@ -74,7 +87,7 @@ class Classification(pl.LightningModule):
         checkpoint[SECTION] = {
             "settings": self.recipe.settings(),
             "epoch": loop.epoch_progress.current.processed,  # type: ignore[attr-defined]
-            "batch": (loop.batch_idx + 1) % self.steps_per_epoch,
+            "batch": (loop.batch_idx + 1) % int(self.trainer.num_training_batches),
             "unreadable": sorted(self.unreadable),
         }
 
@@ -100,7 +113,7 @@ class Classification(pl.LightningModule):
         size = len(batch.labels)
         if size == 0:
             return None
-        loss = F.cross_entropy(self(batch.maps), batch.labels, label_smoothing=self.recipe.optim.label_smoothing)
+        loss = self._loss(batch.maps, batch.labels)
         if not torch.isfinite(loss):
             lr = self.trainer.optimizers[0].param_groups[0]["lr"]
             raise LossNotFinite(loss.item(), self.global_step, lr, batch.indices.tolist())
@@ -108,6 +121,15 @@ class Classification(pl.LightningModule):
         self.log("loss", loss, prog_bar=True, on_step=True, on_epoch=False)
         self.log("train/loss", self.loss, on_step=False, on_epoch=True)
         return loss
+
+    def _loss(self, maps: Tensor, labels: Tensor) -> Tensor:
+        pairs = len(labels) // 2 * 2
+        if self.mix is None or not pairs:
+            return F.cross_entropy(self(maps), labels, label_smoothing=self.recipe.optim.label_smoothing)
+        # timm mixes pairs; an odd batch is one from which an unreadable sample is missing.
+        mixed, targets = self.mix(maps[:pairs], labels[:pairs])
+        logits = self(mixed)
+        return F.cross_entropy(logits, targets.to(logits.dtype))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Loss and accuracy on the samples that choose the epoch."""
