@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from unireplknet._version import __version__
-from unireplknet.errors import UserError
+from unireplknet.errors import Stopped, UserError
 
 USAGE = """usage: unireplknet COMMAND ...   (unireplknet COMMAND --help says more)
 
@@ -45,7 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The words after ``unireplknet``; by default those of the process.
 
     Returns:
-        The exit status: 0 for success, 2 for a user's mistake, 130 for Ctrl-C.
+        The exit status: 0 for success, 2 for a user's mistake, 75 where SIGTERM or SIGUSR1 stopped a training that
+        the same command continues, 130 for Ctrl-C.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
@@ -66,6 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         sys.stderr.write(f"unireplknet: error: {error}\n")
         return 2
+    except Stopped as error:
+        sys.stderr.write(f"unireplknet: {error}\n")
+        return error.status
     except KeyboardInterrupt as error:
         sys.stderr.write(f"unireplknet: {error or 'stopped'}\n")
         return 130
@@ -81,7 +85,8 @@ def train(words: list[str]) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = "RECIPE can also be the config.yaml of a run; RECIPE --help lists what can be set in it"
     parser.add_argument("--data", metavar="PATH", help="where the samples lie; short for --data.path PATH")
-    parser.add_argument("--out", metavar="DIR", type=Path, help="the run folder, which must be new or empty")
+    parser.add_argument("--out", metavar="DIR", type=Path, help="the run folder; an unfinished run in it goes on")
+    parser.add_argument("--resume", action="store_true", help="go on with the last run of this recipe under runs/")
     if not words or words[0].startswith("-"):
         parser.parse_args(words)  # --help leaves here
         parser.error(f"which recipe? One of {', '.join(RECIPES)}, or the config.yaml of a run")
@@ -97,9 +102,11 @@ def train(words: list[str]) -> None:
         flags += ["--data.path", options.data]
     recipe = recipe.override(flags)
 
-    from unireplknet.training.run import fit
+    from unireplknet.training.run import fit, last_folder
 
-    run = fit(recipe, options.out)
+    if options.resume and options.out:
+        raise UserError(f"--resume takes the last run under runs/; --out {options.out} alone goes on with that one")
+    run = fit(recipe, last_folder(recipe.name) if options.resume else options.out)
     say(f"{run.path}: epoch {run.results['best_epoch']} did best on the val split")
     _report(run)
 

@@ -21,3 +21,16 @@ def missing_extra(module: str, extra: str) -> UserError:
         An exception whose message names the command to run.
     """
     return UserError(f'{module} is not installed; run: pip install "unireplknet[{extra}]"')
+
+
+class Stopped(Exception):
+    """A signal ended a run in good order; the same command goes on with it.
+
+    Args:
+        message: What to tell the user.
+        status: Exit status of the process.
+    """
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status

@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import pytest
@@ -5,6 +6,8 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
+from unireplknet.nn.layers import GlobalResponseNorm
+from unireplknet.recipes import find_recipe
 from unireplknet.training.optim import build_optimizer, build_schedule, cosine_factor
 from unireplknet.training.recipe import Optim
 
@@ -46,3 +49,48 @@ def test_vectors_are_not_decayed() -> None:
     decayed = {p for group in groups if group["weight_decay"] for p in group["params"]}
     assert decayed == {model[0].weight, model[2].weight}
     assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
+
+
+def tiny_network() -> nn.Module:
+    return find_recipe("digits").model.build(1, "ab")
+
+
+def test_published_groups_decay_grn_as_well() -> None:
+    model = tiny_network()
+    grn = {p for m in model.modules() if isinstance(m, GlobalResponseNorm) for p in m.parameters()}
+    for layer_decay in (1.0, 0.9):
+        plain, published = (
+            {
+                p: (group["lr"], group["weight_decay"])
+                for group in build_optimizer(
+                    model, Optim(lr=0.1, weight_decay=0.05, layer_decay=layer_decay, decay_grn=decay_grn)
+                ).param_groups
+                for p in group["params"]
+            }
+            for decay_grn in (False, True)
+        )
+        assert plain.keys() == published.keys() == set(model.parameters())
+        for p in plain:
+            rate, decay = plain[p]
+            assert decay == (0.05 if p.ndim > 1 else 0)
+            assert published[p] == (rate, 0.05 if p in grn else decay)
+
+
+def test_rates_fall_block_by_block_from_the_head_to_the_stem() -> None:
+    model = tiny_network()
+    optimizer = build_optimizer(model, Optim(lr=0.1, min_lr=0.0, layer_decay=0.5, warmup_epochs=0, epochs=1))
+    rate = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    order = ["stem", "stages.0.blocks.0", "stages.1.blocks.0", "stages.2.blocks.0", "stages.2.blocks.1"]
+    order += ["stages.3.blocks.0", "head"]
+    rates = []
+    for name in order:
+        (unique,) = {rate[id(p)] for p in model.get_submodule(name).parameters()}
+        rates.append(unique)
+    assert rates[-1] == pytest.approx(0.1)
+    assert all(later == pytest.approx(2 * earlier) for earlier, later in itertools.pairwise(rates))
+    schedule = build_schedule(optimizer, Optim(lr=0.1, min_lr=0.0, warmup_epochs=0, epochs=1), steps_per_epoch=2)
+    optimizer.step()
+    schedule.step()
+    assert [g["lr"] for g in optimizer.param_groups] == pytest.approx(
+        [g["initial_lr"] / 2 for g in optimizer.param_groups]
+    )

@@ -1,11 +1,14 @@
+import logging
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from unireplknet.errors import UserError
+from unireplknet.nn.batch_stats import SyncBatchNorm2d
 from unireplknet.recipes import RECIPES, find_recipe
-from unireplknet.training.recipe import Data, Model, Optim, Recipe, nearest, shorten
+from unireplknet.training.recipe import Data, Model, Optim, Recipe, Trainer, nearest, shorten
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -113,3 +116,58 @@ def test_helpers() -> None:
     assert shorten("ab", 2) == "a, b"
     assert nearest("digit", ["digits", "mnist"]) == "; did you mean digits?"
     assert nearest("zzz", ["digits", "mnist"]) == ""
+
+
+def test_another_batch_scales_the_learning_rate_and_says_so(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    recipe = find_recipe("in1k_t")
+    with caplog.at_level(logging.INFO, "unireplknet"):
+        smaller = recipe.override(["--optim.batch_size", "1024"])
+    assert smaller.optim.lr == pytest.approx(1e-3)
+    assert caplog.messages == ["optim.lr is scaled with optim.batch_size, 1024 instead of 4096: 0.001 instead of 0.004"]
+    assert recipe.override({"optim": {"batch_size": 8192}}).optim.lr == pytest.approx(8e-3)
+    caplog.clear()
+    assert recipe.override(["--optim.batch_size", "1024", "--optim.lr", "4e-3"]).optim.lr == 4e-3
+    assert recipe.override(["--trainer.devices", "8", "--optim.accumulate", "1"]).optim.lr == 4e-3
+    smaller.save(tmp_path / "config.yaml")
+    assert Recipe.load(tmp_path / "config.yaml") == smaller
+    assert not caplog.messages
+
+
+def test_a_row_of_the_design_tables_is_built() -> None:
+    model = Model(row="T3c 3-11-11-11").build(3, "ab")
+    assert sum(p.numel() for p in model.parameters()) > 30e6
+    assert {m.kernel_size for m in model.modules() if type(m).__name__ == "DilatedReparamConv"} == {(11, 11)}
+    with pytest.raises(
+        UserError, match=r"model.row is 'T3c 3-11-11', which is no row .*; did you mean T3c 3-11-11-11?"
+    ):
+        Model(row="T3c 3-11-11").build(3, "ab")
+
+
+def test_steps_are_shared_evenly() -> None:
+    assert Optim(batch_size=4096, accumulate=8).device_batch(4) == 128
+    with pytest.raises(UserError, match=r"batch_size is 10, which 2 device\(s\) in 2 part\(s\) .* a multiple of 4"):
+        Optim(batch_size=10, accumulate=2).device_batch(2)
+
+
+def test_the_network_is_prepared_as_the_trainer_says() -> None:
+    model = Model("test_unireplknet").build(3, "ab")
+    Trainer().prepare(model)
+    assert not any(isinstance(m, SyncBatchNorm2d) for m in model.modules())
+    assert not model.stages[0].grad_checkpointing
+    Trainer(checkpoint_activations=True, sync_batchnorm=True).prepare(model)
+    norms = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert norms
+    assert all(isinstance(m, SyncBatchNorm2d) for m in norms)
+    assert model.stages[0].grad_checkpointing
+
+
+@pytest.mark.slow  # a compiler has to run
+def test_a_compiled_network_is_the_same_network() -> None:
+    torch.manual_seed(0)
+    model, maps = Model("test_unireplknet").build(3, "ab").eval(), torch.randn(2, 3, 32, 32)
+    with torch.inference_mode():
+        expected = model(maps)
+        names = list(model.state_dict())
+        Trainer(compile=True).prepare(model)
+        torch.testing.assert_close(model(maps), expected, rtol=1e-4, atol=1e-5)
+    assert list(model.state_dict()) == names

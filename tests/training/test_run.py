@@ -27,7 +27,7 @@ def rows(run: Run) -> list[dict[str, str]]:
 def test_the_folder_explains_itself(trained: Run) -> None:
     names = {p.name for p in trained.path.iterdir()}
     made = {"config.yaml", "classes.txt", "metrics.csv", "curves.png", "tensorboard", "results.json", "README.md"}
-    made |= {"best.ckpt", "last.ckpt", "model.safetensors"}
+    made |= {"best.ckpt", "last.ckpt", "previous.ckpt", "model.safetensors"}
     assert made <= names
     assert trained.classes == tuple(COLOURS)
     readme = (trained.path / "README.md").read_text()
@@ -106,7 +106,7 @@ def test_same_seed_same_weights_and_another_seed_others(tmp_path: Path) -> None:
 
 def test_a_run_is_never_overwritten(trained: Run) -> None:
     before = {p: p.stat().st_mtime_ns for p in trained.path.rglob("*")}
-    with pytest.raises(UserError, match="exists and is not empty; a run is never overwritten"):
+    with pytest.raises(UserError, match="is a finished run; a run is never overwritten"):
         fit(trained.recipe, trained.path)
     assert before == {p: p.stat().st_mtime_ns for p in trained.path.rglob("*")}
 
@@ -140,7 +140,7 @@ def test_stopping_keeps_the_last_state(tmp_path: Path, monkeypatch: pytest.Monke
 
     def stop_in_the_third_epoch(self: Classification, batch: object, batch_idx: int) -> object:
         if self.current_epoch == 2 and batch_idx == 1:
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
         return step(self, batch, batch_idx)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Classification, "training_step", stop_in_the_third_epoch)
@@ -150,7 +150,7 @@ def test_stopping_keeps_the_last_state(tmp_path: Path, monkeypatch: pytest.Monke
     assert signal.getsignal(signal.SIGINT) is handler
     run = Run.open(tmp_path / "run")
     assert len(rows(run)) == 2
-    assert torch.load(run.path / "last.ckpt", weights_only=True)["global_step"] == 2 * 3 + 1
+    assert torch.load(run.path / "last.ckpt", weights_only=True)["global_step"] == 2 * 3 + 2
     run.load_model("last")
     run.load_model("best")
     assert (run.path / "curves.png").stat().st_size > 0

@@ -1,9 +1,11 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from timm.data import Mixup
 
 from tests.runs import tiny_recipe
 from unireplknet.modalities.folder import Batch
+from unireplknet.randomness import seed_from
 from unireplknet.training.task import Classification
 
 pytestmark = pytest.mark.filterwarnings("ignore:You are trying to `self.log")  # there is no trainer here
@@ -35,6 +37,28 @@ def test_loss_is_smoothed_cross_entropy_by_its_definition() -> None:
     logs = F.log_softmax(module(batch([]).maps), 1)  # in training mode: same batch statistics
     targets = F.one_hot(batch([]).labels, 3).double() * 0.9 + 0.1 / 3
     torch.testing.assert_close(loss, -(targets * logs).sum(1).mean(), rtol=1e-12, atol=0)
+
+
+def test_mixed_batches_have_soft_targets() -> None:
+    module = task(False)
+    module.mix = Mixup(0.8, 1.0, label_smoothing=0.1, num_classes=3)
+    seed_from(3)
+    loss = module.training_step(batch([]), 0)
+    seed_from(3)
+    maps, targets = Mixup(0.8, 1.0, label_smoothing=0.1, num_classes=3)(batch([]).maps, batch([]).labels)
+    assert 0 < targets.max(1).values.min() < 0.9
+    expected = -(targets * F.log_softmax(module(maps), 1)).sum(1).mean()
+    torch.testing.assert_close(loss, expected, rtol=1e-7, atol=0)  # timm's targets are float32
+
+
+def test_an_odd_batch_is_mixed_in_pairs() -> None:
+    module = task(False)
+    module.mix = Mixup(0.8, num_classes=3)
+    whole = batch([])
+    part = Batch(whole.maps[:3], whole.labels[:3], whole.indices[:3], ["a: broken"])
+    loss = module.training_step(part, 0)
+    assert loss is not None
+    assert torch.isfinite(loss)
 
 
 def test_a_batch_without_readable_samples_is_passed_over(caplog: pytest.LogCaptureFixture) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import random
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from unireplknet.errors import UserError
+from unireplknet.randomness import random_state
 
 SPLITS = ("train", "val", "test")
 
@@ -220,23 +219,6 @@ def collate(samples: Sequence[Sample]) -> Batch:
     )
 
 
-@contextmanager
-def _random_state(*key: int) -> Iterator[None]:
-    """Seed torch, numpy and Python from ``key`` (libraries draw from all three), and put their states back."""
-    seed = int(np.random.SeedSequence(key).generate_state(1)[0])
-    states = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002
-    try:
-        # torch.manual_seed would seed every accelerator too, a hundred times slower.
-        torch.default_generator.manual_seed(seed)
-        np.random.seed(seed)  # noqa: NPY002
-        random.seed(seed)
-        yield
-    finally:
-        torch.set_rng_state(states[0])
-        np.random.set_state(states[1])  # noqa: NPY002
-        random.setstate(states[2])
-
-
 class MapDataset(Dataset[Sample]):
     """file -> read -> to_map, for every modality.
 
@@ -267,34 +249,57 @@ class MapDataset(Dataset[Sample]):
             raw = self.read(self.split.items[draw.index])
         except Exception as error:  # decoders raise anything; one bad file must not end a run
             return Sample(None, label, draw.index, f"{self.split.name(draw.index)}: {error}")
-        with _random_state(self.seed, draw.epoch, draw.index):
+        with random_state(self.seed, draw.epoch, draw.index):
             return Sample(self.to_map(raw), label, draw.index)
 
 
 class EpochSampler(Sampler[Draw]):
-    """The order of one epoch, a function of (seed, epoch).
+    """The order of one epoch, a function of (seed, epoch), and one process's part of it.
 
     Args:
         length: Number of samples.
         shuffle: Whether to permute them, differently in every epoch.
         seed: Seed of the permutation.
+        whole: Leave out the last samples so that the rest is a multiple of this, unless there are fewer: a last batch
+            of a few samples would give poor batch statistics.
+        rank: Number of the process.
+        world: Number of processes. Together they take the same samples in the same steps as one process would.
     """
 
-    def __init__(self, length: int, shuffle: bool, seed: int = 0) -> None:
+    def __init__(
+        self, length: int, shuffle: bool, seed: int = 0, whole: int = 1, rank: int = 0, world: int = 1
+    ) -> None:
         self.length = length
+        self.used = length - length % whole if length >= whole else length
         self.shuffle = shuffle
         self.seed = seed
+        self.rank = rank
+        self.world = world
         self.epoch = 0
+        self._resumed = (0, 0)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch to iterate over next; Lightning calls this."""
         self.epoch = epoch
 
+    def resume(self, epoch: int, samples: int) -> None:
+        """Begin with an epoch that was interrupted, without the samples that were used before.
+
+        Args:
+            epoch: The epoch that was interrupted.
+            samples: How many of its samples this process has used.
+        """
+        self.epoch = epoch
+        self._resumed = (epoch, samples)
+
     def __len__(self) -> int:
-        return self.length
+        return len(range(self.rank, self.used, self.world))
 
     def __iter__(self) -> Iterator[Draw]:
+        epoch = self.epoch  # loader workers ask ahead, and the epoch may be set in the meantime
         order = np.arange(self.length)
         if self.shuffle:
-            np.random.default_rng((self.seed, self.epoch)).shuffle(order)
-        return (Draw(self.epoch, int(index)) for index in order)
+            np.random.default_rng((self.seed, epoch)).shuffle(order)
+        interrupted, samples = self._resumed
+        done = samples if interrupted == epoch else 0
+        return (Draw(epoch, int(index)) for index in order[: self.used][self.rank :: self.world][done:])

@@ -141,6 +141,7 @@ class ImageAugment:
         brightness: Largest change of brightness and contrast as a part.
         policy: A timm policy such as "rand-m9-mstd0.5-inc1"; empty for none.
         erase: Probability of blanking a random rectangle.
+        erase_with: What to fill it with: "mean" (the value to which mean is normalised) or "noise".
     """
 
     crop_scale: tuple[float, float] = (1.0, 1.0)
@@ -153,12 +154,13 @@ class ImageAugment:
     brightness: float = 0.0
     policy: str = ""
     erase: float = 0.0
+    erase_with: Literal["mean", "noise"] = "mean"
 
     def bind(self, inputs: ImageInput) -> Callable[[Image.Image], Tensor]:
         """The training counterpart of ``inputs.to_map``."""
         finish = inputs.finish()
         if self.erase:
-            finish.append(v2.RandomErasing(self.erase))
+            finish.append(v2.RandomErasing(self.erase, value="random" if self.erase_with == "noise" else 0))
         return v2.Compose([*self._framing(inputs), *self._distortions(inputs), *finish])
 
     def _framing(self, inputs: ImageInput) -> list[v2.Transform]:

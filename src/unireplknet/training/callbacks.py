@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import csv
+import io
 import logging
+import math
+import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.callbacks import Checkpoint, TQDMProgressBar
+
+from unireplknet.errors import Stopped
+from unireplknet.training.checkpoint import BEST, LAST
+from unireplknet.training.files import write_text
 
 logger = logging.getLogger(__name__)
 
 COLUMNS = ("epoch", "step", "lr", "train/loss", "val/loss", "val/accuracy", "seconds")
+
+REQUEUE = 75
+"""Exit status after SIGTERM or SIGUSR1: EX_TEMPFAIL, "try again later", so that a scheduler can requeue."""
 
 
 class EpochTable(pl.Callback):
@@ -29,11 +40,29 @@ class EpochTable(pl.Callback):
     def __init__(self, path: Path, announce: bool) -> None:
         self.path = path
         self.announce = announce
+        self.before = 0.0
         self.started = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Seconds that the unfinished epoch has taken."""
+        return {"seconds": self._seconds()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Count on from an interrupted epoch."""
+        self.before = state_dict["seconds"]
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock; drop lines that were written after the checkpoint from which the run goes on."""
+        self.started = time.perf_counter()
+        if trainer.is_global_zero and self.path.exists():
+            with self.path.open(newline="", encoding="utf-8") as file:
+                lines = [line for line in csv.DictReader(file) if line["seconds"]]  # the last one may be cut off
+            rows = [line for line in lines if int(line["epoch"]) <= trainer.current_epoch]
+            write_text(self.path, _as_csv(rows, header=True))
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
-        self.started = time.perf_counter()
+        self.before, self.started = 0.0, time.perf_counter()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the line; validation has run by now."""
@@ -43,17 +72,107 @@ class EpochTable(pl.Callback):
             "epoch": trainer.current_epoch + 1,
             "step": trainer.global_step,
             "lr": trainer.optimizers[0].param_groups[0]["lr"],
-            "seconds": time.perf_counter() - self.started,
+            "seconds": self._seconds(),
         }
         row |= {k: float(v) for k, v in trainer.callback_metrics.items() if k in COLUMNS}
-        new = not self.path.exists()
+        line = _as_csv([{k: f"{v:.6g}" for k, v in row.items()}], header=not self.path.exists())
         with self.path.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            if new:
-                writer.writeheader()
-            writer.writerow({k: f"{v:.6g}" for k, v in row.items()})
+            file.write(line)
         if self.announce:
             logger.info("%s", "  ".join(f"{k} {v:.4g}" for k, v in row.items()))
+
+    def _seconds(self) -> float:
+        return self.before + time.perf_counter() - self.started
+
+
+def _as_csv(rows: list[dict[str, str]], header: bool) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS)
+    if header:
+        writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+class Keeper(Checkpoint):
+    """Keeps the best epoch and the latest state on the disk, and ends the run when a signal asks for it.
+
+    A state is saved between steps, never while gradients are being accumulated, and after an epoch instead of after
+    its last step: what follows a state is then always the beginning of a step or of an epoch.
+
+    Lightning's ModelCheckpoint forgets the best score so far when the run folder is moved, overwrites the only good
+    file, and saves whatever it finds after an exception.
+
+    Args:
+        folder: The run folder.
+        select: What to compare on the val split: lowest "loss" or highest "accuracy".
+        minutes: Time between states within an epoch; 0 for every step.
+    """
+
+    def __init__(self, folder: Path, select: str, minutes: float) -> None:
+        self.folder = folder
+        self.select = select
+        self.minutes = minutes
+        self.best = math.nan
+        self.saved = time.monotonic()
+        self.asked: signal.Signals | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best score so far."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the best score so far."""
+        self.best = state_dict["best"]
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take the signals over from Lightning, which puts the former handlers back when it is done."""
+        if threading.current_thread() is threading.main_thread():
+            for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
+                if hasattr(signal, name):  # Windows has no SIGUSR1
+                    signal.signal(getattr(signal, name), self._ask)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save the state if it is time, or if a signal has come."""
+        if trainer.is_last_batch or (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return
+        stop = self._agreed(trainer, self.asked is not None)
+        if stop or self._agreed(trainer, time.monotonic() - self.saved >= 60 * self.minutes):
+            self._save(trainer)
+        if stop:
+            self._stop(trainer)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keep the epoch if none was better."""
+        score = float(trainer.callback_metrics[f"val/{self.select}"])
+        if math.isnan(self.best) or (score < self.best if self.select == "loss" else score > self.best):
+            self.best = score
+            trainer.save_checkpoint(self.folder / BEST, weights_only=False)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save the state; the epoch's line is written by now."""
+        self._save(trainer)
+        if self._agreed(trainer, self.asked is not None) and trainer.current_epoch + 1 < (trainer.max_epochs or 0):
+            self._stop(trainer)
+
+    def _ask(self, number: int, frame: Any) -> None:
+        self.asked = signal.Signals(number)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a second Ctrl-C does not wait
+
+    def _agreed(self, trainer: pl.Trainer, wish: bool) -> bool:
+        """Whether any process wishes so: all have to save, and to stop, after the same step."""
+        return trainer.strategy.reduce_boolean_decision(wish, all=False)
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        trainer.save_checkpoint(self.folder / LAST, weights_only=False)
+        self.saved = time.monotonic()
+
+    def _stop(self, trainer: pl.Trainer) -> None:
+        asked = self.asked or signal.SIGTERM
+        text = f"stopped by {asked.name} after step {trainer.global_step}; the state is in {self.folder / LAST}"
+        raise Stopped(text, 130 if asked == signal.SIGINT else REQUEUE)
 
 
 class Bar(TQDMProgressBar):

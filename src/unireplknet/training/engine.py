@@ -8,15 +8,17 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import lightning.pytorch as pl
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.callbacks import EMAWeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from unireplknet.errors import UserError
-from unireplknet.training.callbacks import Bar, EpochTable
+from unireplknet.training.callbacks import Bar, EpochTable, Keeper
+from unireplknet.training.checkpoint import SafeCheckpointIO
 from unireplknet.training.recipe import Recipe
 
 
@@ -29,7 +31,7 @@ def build_trainer(recipe: Recipe, path: Path, steps_per_epoch: int) -> pl.Traine
         steps_per_epoch: Length of an epoch.
 
     Returns:
-        A trainer that writes metrics.csv, tensorboard/, best.ckpt and last.ckpt.
+        A trainer that writes metrics.csv, tensorboard/, best.ckpt, last.ckpt and previous.ckpt.
 
     Raises:
         UserError: This machine has no such device or precision.
@@ -42,8 +44,10 @@ def build_trainer(recipe: Recipe, path: Path, steps_per_epoch: int) -> pl.Traine
             precision=recipe.trainer.precision,
             max_epochs=recipe.optim.epochs,
             gradient_clip_val=recipe.optim.clip_grad or None,
+            accumulate_grad_batches=recipe.optim.accumulate,
             logger=TensorBoardLogger(path, name="", version="tensorboard"),
             callbacks=_callbacks(recipe, path, bar),
+            plugins=_plugins(),
             enable_progress_bar=bar,
             enable_model_summary=False,
             use_distributed_sampler=False,
@@ -55,18 +59,23 @@ def build_trainer(recipe: Recipe, path: Path, steps_per_epoch: int) -> pl.Traine
 
 
 def _callbacks(recipe: Recipe, path: Path, bar: bool) -> list[pl.Callback]:
-    select = recipe.trainer.select
-    mode: Literal["min", "max"] = "min" if select == "loss" else "max"
     callbacks: list[pl.Callback] = [
         EpochTable(path / "metrics.csv", announce=not bar),
-        ModelCheckpoint(path, "best", monitor=f"val/{select}", mode=mode, enable_version_counter=False),
-        ModelCheckpoint(path, "last", save_on_exception=True, enable_version_counter=False),
+        Keeper(path, recipe.trainer.select, recipe.trainer.save_minutes),
     ]
     if recipe.optim.ema:
         callbacks.append(EMAWeightAveraging(decay=recipe.optim.ema))
     if bar:
         callbacks.append(Bar(leave=False))
     return callbacks
+
+
+def _plugins() -> list[Any]:
+    plugins: list[Any] = [SafeCheckpointIO()]
+    if SLURMEnvironment.detect():
+        # Lightning would write checkpoints of its own beside the run and requeue the job behind the scheduler's back.
+        plugins.append(SLURMEnvironment(auto_requeue=False))
+    return plugins
 
 
 @contextmanager
@@ -81,6 +90,8 @@ def quiet() -> Iterator[None]:
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
             warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
             warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
+            # The sampler has been told where to go on.
+            warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
             yield
     finally:
         for log, level in zip(noisy, levels, strict=True):

@@ -6,27 +6,48 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
+from unireplknet.errors import UserError
 from unireplknet.modalities.folder import EpochSampler, MapDataset, Split, collate
 from unireplknet.training.recipe import Recipe
 
 
-def build_loader(recipe: Recipe, split: Split, augment: bool = False) -> DataLoader[Any]:
+def build_loader(recipe: Recipe, split: Split, augment: bool = False, rank: int = 0, world: int = 1) -> DataLoader[Any]:
     """The batches of one split.
 
     Args:
         recipe: How samples become maps, and how many go into a batch.
         split: The samples.
         augment: Whether to shuffle and change samples as in training.
+        rank: Number of the process.
+        world: Number of processes; each gets its part.
+
+    Raises:
+        UserError: A step cannot be divided among the processes, or there are too few samples to.
     """
+    optim = recipe.optim
+    batch = optim.device_batch(world)
+    if augment and len(split) < optim.batch_size and batch < optim.batch_size:
+        raise UserError(f"optim.batch_size is {optim.batch_size}, there are {len(split)} samples to train with")
     to_map = recipe.augment.bind(recipe.input) if augment else recipe.input.to_map
     seed = recipe.trainer.seed
     return DataLoader(
         MapDataset(split, recipe.input.read, to_map, seed),
-        batch_size=recipe.optim.batch_size,
-        sampler=EpochSampler(len(split), shuffle=augment, seed=seed),
-        # A last batch of a few samples would give poor batch statistics.
-        drop_last=augment and len(split) >= recipe.optim.batch_size,
+        batch_size=batch,
+        sampler=EpochSampler(len(split), augment, seed, optim.batch_size if augment else 1, rank, world),
         num_workers=recipe.data.workers,
         persistent_workers=recipe.data.workers > 0,
         collate_fn=collate,
     )
+
+
+def go_on(loader: DataLoader[Any], epoch: int, batch: int) -> None:
+    """Let a loader begin where an interrupted run was: Lightning would replay the first batches of the first epoch.
+
+    Args:
+        loader: A loader of :func:`build_loader`.
+        epoch: The epoch that was interrupted.
+        batch: How many of its batches were used.
+    """
+    assert isinstance(loader.sampler, EpochSampler)
+    assert loader.batch_size is not None
+    loader.sampler.resume(epoch, batch * loader.batch_size)

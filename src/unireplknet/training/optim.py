@@ -3,19 +3,54 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from unireplknet.nn.layers import GlobalResponseNorm
 from unireplknet.training.recipe import Optim
 
 
 def build_optimizer(model: nn.Module, optim: Optim) -> Optimizer:
-    """AdamW with timm's parameter groups: no weight decay on biases and other vectors."""
-    from timm.optim import param_groups_weight_decay
+    """AdamW with timm's parameter groups: no weight decay on biases and other vectors.
 
-    return AdamW(param_groups_weight_decay(model, optim.weight_decay), lr=optim.lr)
+    Args:
+        model: The network. Its ``group_matcher`` says which layer is which, for layer-wise decay of the learning rate.
+        optim: The settings.
+    """
+    from timm.optim import param_groups_layer_decay, param_groups_weight_decay
+
+    if optim.layer_decay == 1:
+        groups = param_groups_weight_decay(model, optim.weight_decay)
+    else:
+        groups = param_groups_layer_decay(model, optim.weight_decay, layer_decay=optim.layer_decay)
+    if optim.decay_grn:
+        groups = _decay_too(
+            groups,
+            [p for m in model.modules() if isinstance(m, GlobalResponseNorm) for p in m.parameters()],
+            optim.weight_decay,
+        )
+    # timm's schedulers would apply lr_scale; PyTorch's know only the rate of a group.
+    return AdamW([{**group, "lr": optim.lr * group.get("lr_scale", 1.0)} for group in groups], lr=optim.lr)
+
+
+def _decay_too(
+    groups: Sequence[dict[str, Any]], parameters: Sequence[Tensor], weight_decay: float
+) -> list[dict[str, Any]]:
+    """Move parameters from groups without weight decay to groups with it, of the same learning rate."""
+    moved = {id(p) for p in parameters}
+    split = []
+    for group in groups:
+        if group["weight_decay"]:
+            split.append(group)
+            continue
+        stay, go = ([p for p in group["params"] if (id(p) in moved) is chosen] for chosen in (False, True))
+        split += [{**group, "params": stay}] if stay else []
+        split += [{**group, "params": go, "weight_decay": weight_decay}] if go else []
+    return split
 
 
 def build_schedule(optimizer: Optimizer, optim: Optim, steps_per_epoch: int) -> LambdaLR:

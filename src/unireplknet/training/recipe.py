@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -16,6 +17,14 @@ from unireplknet.errors import UserError, missing_extra
 from unireplknet.modalities import MODALITIES, SOURCES, Augment, Input
 from unireplknet.modalities.folder import Labelled, split_data
 from unireplknet.modalities.image import ImageAugment, ImageInput
+from unireplknet.models.published import ABLATION_ROWS
+from unireplknet.nn.batch_stats import synchronise_batch_norms
+from unireplknet.training.files import write_text
+
+logger = logging.getLogger(__name__)
+
+WITHOUT_EFFECT = {"data.workers", "data.max_unreadable", "trainer.progress", "trainer.save_minutes"}
+"""Settings that may change while a run is interrupted: its outcome does not depend on them."""
 
 
 @dataclass
@@ -24,6 +33,7 @@ class Model:
 
     Args:
         name: A registered variant.
+        row: A row of the paper's design tables instead, as `unireplknet info --ablations` names it.
         weights: File or Hub id of weights to start from; empty starts from random numbers.
         num_classes: Number of classes; 0 takes it from the data.
         depths: Blocks of each of the four stages; empty keeps the variant's, as below.
@@ -32,9 +42,11 @@ class Model:
         stem_stride: Downscaling before the first stage: 4, 2 or 1.
         drop_path: Probability of skipping the last block of the network; earlier ones linearly less.
         drop: Dropout before the classifier.
+        head_init_scale: Factor on the classifier's first weights; small where the rest is trained already.
     """
 
     name: str = "unireplknet_a"
+    row: str = ""
     weights: str = ""
     num_classes: int = 0
     depths: tuple[int, ...] = ()
@@ -43,6 +55,7 @@ class Model:
     stem_stride: Literal[1, 2, 4] = 4
     drop_path: float = 0.0
     drop: float = 0.0
+    head_init_scale: float = 1.0
 
     def build(self, in_chans: int, classes: Sequence[str]) -> UniRepLKNet:
         """Construct the network for maps of ``in_chans`` channels.
@@ -56,22 +69,33 @@ class Model:
                 f" ({shorten(classes)}); leave it at 0 to follow the data"
             )
         names = ("depths", "dims", "kernel_sizes")
-        shape = {name: getattr(self, name) for name in names if getattr(self, name)}
+        kwargs = {
+            "in_chans": in_chans,
+            "num_classes": len(classes),
+            "drop_path_rate": self.drop_path,
+            "drop_rate": self.drop,
+            "stem_stride": self.stem_stride,
+            "head_init_scale": self.head_init_scale,
+        } | {name: getattr(self, name) for name in names if getattr(self, name)}
         try:
-            model = unireplknet.create_model(
-                self.name,
-                in_chans=in_chans,
-                num_classes=len(classes),
-                drop_path_rate=self.drop_path,
-                drop_rate=self.drop,
-                stem_stride=self.stem_stride,
-                **shape,
-            )
+            if self.row:
+                model = UniRepLKNet(**(self._row_kwargs() | kwargs))
+            else:
+                model = unireplknet.create_model(self.name, **kwargs)
             if self.weights:
                 unireplknet.load_weights(model, self.weights)
+        except UserError:
+            raise
         except (ValueError, RuntimeError, OSError) as error:
-            raise UserError(f"model {self.name}: {error}") from error
+            raise UserError(f"model {self.row or self.name}: {error}") from error
         return model
+
+    def _row_kwargs(self) -> dict[str, Any]:
+        rows = {row.label: row.kwargs for row in ABLATION_ROWS}
+        if self.row not in rows:
+            hint = nearest(self.row, rows) or "; unireplknet info --ablations names them"
+            raise UserError(f"model.row is {self.row!r}, which is no row of the design tables{hint}")
+        return rows[self.row]
 
 
 @dataclass
@@ -85,6 +109,7 @@ class Data:
         val_fraction: Part of the training samples to choose the epoch with, where the source has no val folder.
         split_seed: Seed of these divisions; the seed of training does not change them.
         workers: Processes that prepare samples; 0 prepares them in the main process.
+        max_unreadable: How many samples may be unreadable, and left out, before the run stops.
     """
 
     source: Literal["folder", "digits", "mnist"] = "folder"
@@ -93,6 +118,7 @@ class Data:
     val_fraction: float = 0.1
     split_seed: int = 0
     workers: int = 0
+    max_unreadable: int = 100
 
     def load(self, inputs: Input) -> Labelled:
         """Find the samples and divide them into train, val and test."""
@@ -108,30 +134,56 @@ class Optim:
 
     Args:
         epochs: Passes over the training samples.
-        batch_size: Samples a step.
+        batch_size: Samples a step, on all devices together. A flag or file that changes it scales lr with it.
+        accumulate: Parts in which each device works its share of a step off, to need less memory.
         lr: Highest learning rate.
         min_lr: Learning rate at the end.
         warmup_epochs: Epochs in which the learning rate rises linearly to lr.
         weight_decay: Decay of matrices and kernels; biases and other vectors have none.
+        decay_grn: Whether GRN's gamma and beta decay too, as in the published trainings.
+        layer_decay: Factor on the learning rate from each block to the one before it; 1 for the same everywhere.
         clip_grad: Largest norm of the gradient; 0 for no limit.
         label_smoothing: Part of the target spread over all classes.
+        mixup: Alpha of mixup, which blends pairs of samples; 0 for none.
+        cutmix: Alpha of cutmix, which pastes a rectangle of one into the other; 0 for none.
+        mix_switch: Part of the batches that take cutmix, where both are wanted.
         ema: Decay a step of the running average of the weights that is evaluated and kept; 0 for none.
     """
 
     epochs: int = 100
     batch_size: int = 64
+    accumulate: int = 1
     lr: float = 1e-3
     min_lr: float = 1e-6
     warmup_epochs: float = 5.0
     weight_decay: float = 0.05
+    decay_grn: bool = False
+    layer_decay: float = 1.0
     clip_grad: float = 0.0
     label_smoothing: float = 0.1
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    mix_switch: float = 0.5
     ema: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size"):
+        for name in ("epochs", "batch_size", "accumulate"):
             if getattr(self, name) < 1:
                 raise UserError(f"optim.{name} is {getattr(self, name)}; expected at least 1")
+
+    def device_batch(self, devices: int) -> int:
+        """Samples that a device takes at a time.
+
+        Raises:
+            UserError: The batch cannot be divided evenly.
+        """
+        parts = devices * self.accumulate
+        if self.batch_size % parts:
+            raise UserError(
+                f"optim.batch_size is {self.batch_size}, which {devices} device(s) in {self.accumulate} part(s)"
+                f" cannot share evenly; expected a multiple of {parts}"
+            )
+        return self.batch_size // parts
 
 
 @dataclass
@@ -144,8 +196,12 @@ class Trainer:
         precision: The arithmetic, as Lightning calls it.
         accelerator: Where to compute; "auto" takes the best there is.
         devices: How many devices to use.
+        compile: Compile the network with torch.compile, which takes minutes at first and saves time at every step.
+        checkpoint_activations: Compute each block a second time in the backward pass instead of keeping its maps.
+        sync_batchnorm: Take batch statistics over all devices, for small batches on each.
         channels_last: Keep the channels of a pixel side by side in memory, which most devices compute faster.
         progress: Show a progress bar in a terminal; without one, each epoch is a line in the log.
+        save_minutes: Time between states saved within an epoch, for going on after a crash; 0 saves every step.
     """
 
     seed: int = 0
@@ -153,8 +209,20 @@ class Trainer:
     precision: Literal["32-true", "64-true", "bf16-mixed", "16-mixed"] = "32-true"
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
     devices: int = 1
+    compile: bool = False
+    checkpoint_activations: bool = False
+    sync_batchnorm: bool = False
     channels_last: bool = True
     progress: bool = True
+    save_minutes: float = 10.0
+
+    def prepare(self, model: UniRepLKNet) -> None:
+        """Set a network up for the way in which it is to be trained, in place."""
+        if self.sync_batchnorm:
+            synchronise_batch_norms(model)
+        model.set_grad_checkpointing(self.checkpoint_activations)
+        if self.compile:
+            model.compile()
 
 
 @dataclass
@@ -188,8 +256,17 @@ class Recipe:
         """The dataclasses that flags and YAML address by name."""
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "name"}
 
+    def settings(self) -> dict[str, Any]:
+        """What decides the outcome of a run, by the names of the flags: an interrupted run goes on with these only."""
+        values = {
+            f"{name}.{key}": _plain(value) for name, part in self.parts().items() for key, value in asdict(part).items()
+        }
+        return {"name": self.name, "modality": self.modality} | {
+            name: value for name, value in values.items() if name not in WITHOUT_EFFECT
+        }
+
     def override(self, values: dict[str, Any] | Sequence[str]) -> Recipe:
-        """A recipe with some values replaced.
+        """A recipe with some values replaced. Another batch size scales the learning rate, unless that is given too.
 
         Args:
             values: Nested names and values as in YAML, or flags such as ``["--optim.lr", "1e-3"]``.
@@ -201,9 +278,15 @@ class Recipe:
 
         parser = self.parser()
         try:
-            parsed = parser.parse_object(values) if isinstance(values, dict) else parser.parse_args(list(values))
+            parse = parser.parse_object if isinstance(values, dict) else parser.parse_args
+            parsed, given = parse(values), parse(values, defaults=False)
         except jsonargparse.ArgumentError as error:
             raise UserError(_explain(str(error), parser.get_defaults().keys())) from error
+        batch = parsed["optim.batch_size"]
+        if batch != self.optim.batch_size and "optim.lr" not in given:
+            parsed["optim.lr"] *= batch / self.optim.batch_size
+            text = "optim.lr is scaled with optim.batch_size, %d instead of %d: %g instead of %g"
+            logger.info(text, batch, self.optim.batch_size, parsed["optim.lr"], self.optim.lr)
         return Recipe(
             self.name,
             **{name: type(part)(**parsed[name].as_dict()) for name, part in self.parts().items()},
@@ -235,7 +318,7 @@ class Recipe:
         text = {"name": self.name, "modality": self.modality} | {
             name: _plain(asdict(part)) for name, part in self.parts().items()
         }
-        path.write_text(yaml.safe_dump(text, sort_keys=False, default_flow_style=None), encoding="utf-8")
+        write_text(path, yaml.safe_dump(text, sort_keys=False, default_flow_style=None))
 
     @staticmethod
     def load(path: Path) -> Recipe:

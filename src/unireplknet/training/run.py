@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import logging
+import math
 import platform
 import signal
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
 import unireplknet
 from unireplknet import UniRepLKNet
 from unireplknet._version import __version__
-from unireplknet.errors import UserError, missing_extra
+from unireplknet.errors import Stopped, UserError, missing_extra
 from unireplknet.modalities.folder import Labelled
-from unireplknet.training.loader import build_loader
+from unireplknet.training.files import DISK_FULL, UNFINISHED, write_text
+from unireplknet.training.loader import build_loader, go_on
 from unireplknet.training.recipe import Recipe
 
+if TYPE_CHECKING:
+    from unireplknet.training.checkpoint import State
+    from unireplknet.training.task import LossNotFinite
+
 logger = logging.getLogger(__name__)
+
+LOCK = ".lock"
+
+PATIENCE = 20.0
+"""Seconds to wait for a run folder. A process that was killed leaves it once its loader workers have noticed."""
 
 EXPLANATION = """# Run {name}
 
@@ -36,8 +49,9 @@ Made by `unireplknet train` {version}, recipe `{recipe}`.
 | tensorboard/ | the same for `tensorboard --logdir` |
 | model.safetensors | weights of the epoch that did best on the val split, for `unireplknet.load_weights` |
 | best.ckpt | the same epoch as a Lightning checkpoint; evaluate and predict use it |
-| last.ckpt | weights and optimiser after the last epoch |
-| results.json | the outcome: best epoch, scores, sizes of the splits, unreadable samples, versions |
+| last.ckpt | everything that the run needs to go on after a crash or Ctrl-C: run the same command again |
+| previous.ckpt | the one before, should last.ckpt be damaged |
+| results.json | the outcome: best epoch, sizes of the splits, unreadable samples, versions |
 
 `unireplknet evaluate {name}` scores it, `unireplknet predict {name} FILE...` uses it.
 """
@@ -57,9 +71,10 @@ class Run:
     def create(path: Path, recipe: Recipe, classes: tuple[str, ...]) -> Run:
         """Write down what a run in the empty folder ``path`` is about to do."""
         recipe.save(path / "config.yaml")
-        (path / "classes.txt").write_text("".join(f"{name}\n" for name in classes), encoding="utf-8")
-        text = EXPLANATION.format(name=path.as_posix(), version=__version__, recipe=recipe.name)
-        (path / "README.md").write_text(text, encoding="utf-8")
+        write_text(path / "classes.txt", "".join(f"{name}\n" for name in classes))
+        write_text(
+            path / "README.md", EXPLANATION.format(name=path.as_posix(), version=__version__, recipe=recipe.name)
+        )
         return Run(path)
 
     @staticmethod
@@ -85,14 +100,19 @@ class Run:
 
     @property
     def results(self) -> dict[str, Any]:
-        """What results.json holds; empty before the run has finished."""
+        """What results.json holds; only the samples of each split before the run has finished."""
         file = self.path / "results.json"
         return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has reached its end."""
+        return "best_epoch" in self.results
 
     def note(self, **values: Any) -> None:
         """Add values to results.json."""
         text = json.dumps(self.results | values, indent=2, ensure_ascii=False)
-        (self.path / "results.json").write_text(text + "\n", encoding="utf-8")
+        write_text(self.path / "results.json", text + "\n")
 
     def load_data(self, path: str = "") -> Labelled:
         """The data of the run, divided as they were in training.
@@ -138,14 +158,17 @@ def fit(recipe: Recipe, out: Path | None = None) -> Run:
 
     Args:
         recipe: What to do.
-        out: The run folder; by default the next free number under ``runs``.
+        out: The run folder; by default the next free number under ``runs``. Where it holds an unfinished run with
+            the same settings, that run goes on as if it had never been interrupted.
 
     Returns:
         The run. Its test split has not been looked at.
 
     Raises:
-        UserError: The recipe, the data or the folder are not usable; nothing has been written then.
-        KeyboardInterrupt: The user stopped it; ``last.ckpt`` holds the state at that moment.
+        UserError: The recipe, the data or the folder are not usable, the disk is full, or the loss is no longer a
+            number. What had been written before is kept.
+        Stopped: SIGTERM or SIGUSR1 came; ``last.ckpt`` holds the state at that moment.
+        KeyboardInterrupt: Ctrl-C likewise.
     """
     try:
         import lightning.pytorch as pl
@@ -157,55 +180,156 @@ def fit(recipe: Recipe, out: Path | None = None) -> Run:
     data = recipe.data.load(recipe.input)
     pl.seed_everything(recipe.trainer.seed, verbose=False)
     model = recipe.model.build(recipe.input.channels, data.classes)
+    recipe.trainer.prepare(model)
     train = build_loader(recipe, data.splits["train"], augment=True)
-    task = Classification(model, recipe, len(data.classes), len(train))
+    task = Classification(model, recipe, len(data.classes), math.ceil(len(train) / recipe.optim.accumulate))
 
     path = new_folder(recipe.name, out)
-    with quiet():
+    with quiet(), _explaining_full_disk(path):
         try:
             trainer = build_trainer(recipe, path, len(train))
         except UserError:
-            path.rmdir()
+            if not any(path.iterdir()):
+                path.rmdir()
             raise
-        run = Run.create(path, recipe, data.classes)
-        logger.info("run folder %s: %s", path, ", ".join(f"{len(s)} {n}" for n, s in data.splits.items()))
-        started, handler = time.perf_counter(), signal.getsignal(signal.SIGINT)
-        try:
-            trainer.fit(task, train, build_loader(recipe, data.splits["val"]))
-        except SystemExit as error:  # Lightning's answer to Ctrl-C, after saving and ignoring further ones
-            signal.signal(signal.SIGINT, handler)
-            raise KeyboardInterrupt(f"stopped; the state is in {path / 'last.ckpt'}") from error
-        finally:
-            _draw_curves(run)
-    unireplknet.save_weights(run.load_model(), path / "model.safetensors")
-    best = torch.load(path / "best.ckpt", map_location="cpu", weights_only=True)
-    run.note(
-        best_epoch=best["epoch"] + 1,
-        seconds=round(time.perf_counter() - started, 1),
-        parameters=sum(p.numel() for p in model.parameters()),
-        data={n: {"samples": len(s), "fingerprint": s.fingerprint()} for n, s in data.splits.items()},
-        unreadable=sorted(task.unreadable),
-        versions={"unireplknet": __version__, "torch": torch.__version__, "python": platform.python_version()},
-        machine={"system": platform.platform(), "threads": torch.get_num_threads()},
-    )
+        with _alone_in(path):
+            run, state = _begin(path, recipe, data)
+            if state is not None:
+                logger.info("going on after epoch %d and %d of %d steps", state.epoch, state.batch, len(train))
+                go_on(train, state.epoch, state.batch)
+            with _explaining_the_end(run, data):
+                ckpt = None if state is None else state.path
+                val = build_loader(recipe, data.splits["val"])
+                trainer.fit(task, train, val, ckpt_path=ckpt, weights_only=True)
+            _finish(run, sorted(task.unreadable))
     return run
 
 
+def _begin(path: Path, recipe: Recipe, data: Labelled) -> tuple[Run, State | None]:
+    """Start a run in a folder, or see where the unfinished one in it goes on.
+
+    Raises:
+        UserError: The run in it is finished, or has other settings or other data.
+    """
+    from unireplknet.training.checkpoint import differences, find_state
+
+    splits = {n: {"samples": len(s), "fingerprint": s.fingerprint()} for n, s in data.splits.items()}
+    if _is_empty(path):
+        run = Run.create(path, recipe, data.classes)
+        run.note(data=splits)
+        logger.info("run folder %s: %s", path, ", ".join(f"{len(s)} {n}" for n, s in data.splits.items()))
+        return run, None
+    run = Run.open(path)
+    if run.finished:
+        raise UserError(f"{path} is a finished run; a run is never overwritten, choose another --out")
+    if other := differences(run.recipe.settings(), recipe.settings()):
+        raise UserError(f"{path} is an unfinished run with other settings: {other}; choose another --out")
+    classes = run.classes if (path / "classes.txt").exists() else data.classes  # killed before it was written
+    if (run.results.get("data", splits), classes) != (splits, data.classes):
+        raise UserError(f"{path} was started with other samples; choose another --out")
+    Run.create(path, recipe, data.classes)
+    run.note(data=splits)
+    return run, find_state(path, recipe.settings())
+
+
+def _finish(run: Run, unreadable: list[str]) -> None:
+    """Write down the outcome. A run that was interrupted here comes here again."""
+    model = run.load_model()
+    unireplknet.save_weights(model, run.path / "model.safetensors")
+    best = torch.load(run.path / "best.ckpt", map_location="cpu", weights_only=True)
+    with (run.path / "metrics.csv").open(newline="", encoding="utf-8") as file:
+        seconds = sum(float(line["seconds"]) for line in csv.DictReader(file))
+    run.note(
+        best_epoch=best["epoch"] + 1,
+        seconds=round(seconds, 1),
+        parameters=sum(p.numel() for p in model.parameters()),
+        unreadable=unreadable,
+        versions={"unireplknet": __version__, "torch": torch.__version__, "python": platform.python_version()},
+        machine={"system": platform.platform(), "threads": torch.get_num_threads()},
+    )
+
+
+@contextmanager
+def _explaining_the_end(run: Run, data: Labelled) -> Iterator[None]:
+    """Draw the curves whatever happens, and turn what ends a training early into what the caller expects."""
+    from unireplknet.training.task import LossNotFinite
+
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except LossNotFinite as error:
+        raise _save_bad_batch(run, data, error) from error
+    except Stopped as error:
+        hint = f"{error}; the same command with --out {run.path} goes on"
+        if error.status == 130:
+            raise KeyboardInterrupt(hint) from error
+        raise Stopped(hint, error.status) from error
+    except SystemExit as error:  # Lightning's answer to a second Ctrl-C, after ignoring further ones
+        signal.signal(signal.SIGINT, handler)
+        raise KeyboardInterrupt("stopped at once; the same command goes on from the last state saved") from error
+    finally:
+        _draw_curves(run)
+
+
+def _save_bad_batch(run: Run, data: Labelled, error: LossNotFinite) -> UserError:
+    file = run.path / "nonfinite.json"
+    samples = [data.splits["train"].name(index) for index in error.indices]
+    text = json.dumps({"loss": str(error.loss), "step": error.step, "lr": error.lr, "samples": samples}, indent=2)
+    write_text(file, text + "\n")
+    return UserError(f"{error}; {file} names the batch; a lower optim.lr or an optim.clip_grad may help")
+
+
+@contextmanager
+def _explaining_full_disk(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        text = f"{path} cannot be written: {error.strerror}; the last good state is kept, make room and go on"
+        raise UserError(text) from error
+
+
+@contextmanager
+def _alone_in(path: Path) -> Iterator[None]:
+    """Hold a run folder: two processes that train in one would spoil it."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path / LOCK)
+    try:
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            logger.info("waiting for another process to leave %s", path)
+            lock.acquire(timeout=PATIENCE)
+    except Timeout as error:
+        raise UserError(f"another process is training in {path}; choose another --out") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _is_empty(folder: Path) -> bool:
+    """Whether there is nothing in a folder but what a process that was killed at once may leave."""
+    return all(p.name == LOCK or p.name.endswith(UNFINISHED) for p in folder.iterdir())
+
+
 def new_folder(name: str, out: Path | None = None) -> Path:
-    """Make a folder for a run.
+    """Make a folder for a run, or find the one of an unfinished run.
 
     Args:
         name: Name of the recipe.
         out: Which folder; by default ``runs/NAME-N`` with the smallest free N.
 
     Returns:
-        The folder, which is empty.
+        The folder. It is empty, or holds a run.
 
     Raises:
-        UserError: ``out`` holds something already.
+        UserError: ``out`` holds something else.
     """
     if out is not None:
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        if out.exists() and (not out.is_dir() or not (_is_empty(out) or (out / "config.yaml").is_file())):
             raise UserError(f"{out} exists and is not empty; a run is never overwritten, choose another --out")
         out.mkdir(parents=True, exist_ok=True)
         return out
@@ -217,6 +341,18 @@ def new_folder(name: str, out: Path | None = None) -> Path:
             return folder
         except FileExistsError:
             number += 1
+
+
+def last_folder(name: str) -> Path:
+    """The folder of the last run of a recipe among those that :func:`new_folder` numbered.
+
+    Raises:
+        UserError: There is none.
+    """
+    numbers = [n for p in Path("runs").glob(f"{name}-*") if (n := p.name.removeprefix(f"{name}-")).isdigit()]
+    if not numbers:
+        raise UserError(f"there is no run of {name} in {Path('runs').resolve()} to resume")
+    return Path("runs") / f"{name}-{max(numbers, key=int)}"
 
 
 def _draw_curves(run: Run) -> None:

@@ -8,24 +8,50 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 import torch.nn.functional as F
+from timm.data import Mixup
 from torch import Tensor, nn
+from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
+from unireplknet.errors import UserError
 from unireplknet.modalities.folder import Batch
+from unireplknet.randomness import seed_from
+from unireplknet.training.checkpoint import SECTION
 from unireplknet.training.optim import build_optimizer, build_schedule
 from unireplknet.training.recipe import Recipe
 
 logger = logging.getLogger(__name__)
 
 
+class LossNotFinite(Exception):
+    """The loss of a batch is infinite or not a number.
+
+    Args:
+        loss: The loss.
+        step: Optimiser steps taken before.
+        lr: Learning rate of this one.
+        indices: The batch, as positions in the train split.
+    """
+
+    def __init__(self, loss: float, step: int, lr: float, indices: list[int]) -> None:
+        super().__init__(f"the loss is {loss} at step {step} (learning rate {lr:.3g})")
+        self.loss = loss
+        self.step = step
+        self.lr = lr
+        self.indices = indices
+
+
 class Classification(pl.LightningModule):
     """Learns to tell classes apart.
+
+    Every step draws its random numbers (drop path, dropout, ...) from a seed of its own, so that a run that goes on
+    after a crash draws the same ones: there is no state of a generator to keep.
 
     Args:
         model: The network, from maps to logits.
         recipe: Decides loss, optimiser, schedule and memory layout.
         num_classes: Number of classes.
-        steps_per_epoch: Length of an epoch, for the schedule.
+        steps_per_epoch: Optimiser steps in an epoch, for the schedule.
     """
 
     def __init__(self, model: nn.Module, recipe: Recipe, num_classes: int, steps_per_epoch: int) -> None:
@@ -34,6 +60,20 @@ class Classification(pl.LightningModule):
         self.model = model.to(memory_format=self.layout)
         self.recipe = recipe
         self.steps_per_epoch = steps_per_epoch
+        optim = recipe.optim
+        self.mix = (
+            Mixup(
+                optim.mixup,
+                optim.cutmix,
+                switch_prob=optim.mix_switch,
+                label_smoothing=optim.label_smoothing,
+                num_classes=num_classes,
+            )
+            if optim.mixup or optim.cutmix
+            else None
+        )
+        self.loss = MeanMetric(nan_strategy="disable")
+        self.loss.persistent(True)  # the mean of an interrupted epoch is the mean of all of it
         self.accuracy = MulticlassAccuracy(num_classes, average="micro")
         self.unreadable: set[str] = set()
 
@@ -41,15 +81,55 @@ class Classification(pl.LightningModule):
         """Maps (B, C, H, W) to logits (B, classes)."""
         return self.model(maps.contiguous(memory_format=self.layout))
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Say what the checkpoint is of, and how far the run has come."""
+        loop = self.trainer.fit_loop
+        checkpoint[SECTION] = {
+            "settings": self.recipe.settings(),
+            "epoch": loop.epoch_progress.current.processed,  # type: ignore[attr-defined]
+            "batch": (loop.batch_idx + 1) % int(self.trainer.num_training_batches),
+            "unreadable": sorted(self.unreadable),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Remember which samples were unreadable."""
+        self.unreadable.update(checkpoint[SECTION]["unreadable"])
+
+    def on_train_epoch_start(self) -> None:
+        """Begin a new mean; an interrupted epoch does not pass here again."""
+        self.loss.reset()
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Make the random numbers of the step a function of (seed, epoch, batch, process)."""
+        seed_from(self.recipe.trainer.seed, self.current_epoch, batch_idx, self.global_rank)
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
-        """The loss of one batch; None where no sample of it was readable."""
+        """The loss of one batch; None where no sample of it was readable.
+
+        Raises:
+            LossNotFinite: The loss is infinite or not a number.
+        """
         self._note(batch.problems)
         size = len(batch.labels)
         if size == 0:
             return None
-        loss = F.cross_entropy(self(batch.maps), batch.labels, label_smoothing=self.recipe.optim.label_smoothing)
-        self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=size)
+        loss = self._loss(batch.maps, batch.labels)
+        if not torch.isfinite(loss):
+            lr = self.trainer.optimizers[0].param_groups[0]["lr"]
+            raise LossNotFinite(loss.item(), self.global_step, lr, batch.indices.tolist())
+        self.loss.update(loss.detach(), size)
+        self.log("loss", loss, prog_bar=True, on_step=True, on_epoch=False)
+        self.log("train/loss", self.loss, on_step=False, on_epoch=True)
         return loss
+
+    def _loss(self, maps: Tensor, labels: Tensor) -> Tensor:
+        pairs = len(labels) // 2 * 2
+        if self.mix is None or not pairs:
+            return F.cross_entropy(self(maps), labels, label_smoothing=self.recipe.optim.label_smoothing)
+        # timm mixes pairs; an odd batch is one from which an unreadable sample is missing.
+        mixed, targets = self.mix(maps[:pairs], labels[:pairs])
+        logits = self(mixed)
+        return F.cross_entropy(logits, targets.to(logits.dtype))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Loss and accuracy on the samples that choose the epoch."""
@@ -73,3 +153,6 @@ class Classification(pl.LightningModule):
         for problem in set(problems) - self.unreadable:
             self.unreadable.add(problem)
             logger.warning("skipped unreadable sample %d: %s", len(self.unreadable), problem)
+            if len(self.unreadable) > self.recipe.data.max_unreadable:
+                limit = self.recipe.data.max_unreadable
+                raise UserError(f"more than data.max_unreadable = {limit} samples are unreadable; the last: {problem}")
