@@ -54,6 +54,9 @@ def fit_until(recipe: Recipe, out: Path, moment: str, epoch: int = 1, batch: int
 
 
 def _fit(recipe: Recipe, out: Path, moment: str, epoch: int, batch: int) -> None:
+    if START == "forkserver":
+        # As on the command line: loader workers are children of the training, and notice its death.
+        multiprocessing.set_start_method("fork", force=True)
     from unireplknet.training import callbacks, run
     from unireplknet.training.task import Classification
 

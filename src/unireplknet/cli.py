@@ -102,11 +102,14 @@ def train(words: list[str]) -> None:
         flags += ["--data.path", options.data]
     recipe = recipe.override(flags)
 
+    from unireplknet.training.processes import is_first
     from unireplknet.training.run import fit, last_folder
 
     if options.resume and options.out:
         raise UserError(f"--resume takes the last run under runs/; --out {options.out} alone goes on with that one")
     run = fit(recipe, last_folder(recipe.name) if options.resume else options.out)
+    if not is_first():
+        return
     say(f"{run.path}: epoch {run.results['best_epoch']} did best on the val split")
     _report(run)
 

@@ -4,7 +4,7 @@ import pytest
 from unireplknet.errors import UserError
 from unireplknet.modalities.folder import EpochSampler, Split
 from unireplknet.modalities.image import ImageInput
-from unireplknet.training.loader import build_loader, go_on
+from unireplknet.training.loader import build_loader, go_on, steps_per_epoch
 from unireplknet.training.recipe import Optim, Recipe
 
 
@@ -30,6 +30,7 @@ def test_processes_and_parts_together_take_what_one_process_takes(
         for rank in range(world)
     ]
     assert {len(part) for part in parts} == {len(whole) * accumulate}
+    assert len(whole) == steps_per_epoch(recipe(batch), split(count))
     steps = [
         [i for part in parts for b in part[k * accumulate : (k + 1) * accumulate] for i in b] for k in range(len(whole))
     ]

@@ -68,3 +68,19 @@ def test_a_batch_without_readable_samples_is_passed_over(caplog: pytest.LogCaptu
     module.validation_step(empty, 0)
     assert module.unreadable == {"a: broken", "b: broken"}
     assert len(caplog.records) == 2
+
+
+def test_mean_losses_are_means_over_samples() -> None:
+    module = task(False)
+    whole = batch([])
+    parts = [Batch(whole.maps[a:b], whole.labels[a:b], whole.indices[a:b], []) for a, b in ((0, 3), (3, 4))]
+    module.eval()
+    with torch.no_grad():
+        for part in parts:
+            module.training_step(part, 0)
+            module.validation_step(part, 0)
+        logits = module(whole.maps)
+    smoothed = F.cross_entropy(logits, whole.labels, label_smoothing=0.1)
+    torch.testing.assert_close(module.loss.compute().double(), smoothed, rtol=1e-6, atol=0)
+    plain = F.cross_entropy(logits, whole.labels)
+    torch.testing.assert_close(module.val_loss.compute().double(), plain, rtol=1e-6, atol=0)

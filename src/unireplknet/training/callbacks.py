@@ -66,6 +66,7 @@ class EpochTable(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the line; validation has run by now."""
+        metrics = trainer.callback_metrics  # computed now, by all processes together
         if not trainer.is_global_zero:
             return
         row: dict[str, float] = {
@@ -74,7 +75,7 @@ class EpochTable(pl.Callback):
             "lr": trainer.optimizers[0].param_groups[0]["lr"],
             "seconds": self._seconds(),
         }
-        row |= {k: float(v) for k, v in trainer.callback_metrics.items() if k in COLUMNS}
+        row |= {k: float(v) for k, v in metrics.items() if k in COLUMNS}
         line = _as_csv([{k: f"{v:.6g}" for k, v in row.items()}], header=not self.path.exists())
         with self.path.open("a", newline="", encoding="utf-8") as file:
             file.write(line)

@@ -6,6 +6,7 @@ import logging
 import os
 import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,8 @@ def find_state(folder: Path, settings: Mapping[str, Any]) -> State | None:
             continue
         if problems:
             # Otherwise the next checkpoint would push the bad file over the good one.
-            os.replace(folder / LAST, folder / DAMAGED)
+            with suppress(FileNotFoundError):  # another process of this training was faster
+                os.replace(folder / LAST, folder / DAMAGED)
             logger.warning("%s; it is kept as %s, and %s is used", problems[0], DAMAGED, PREVIOUS)
         return State(path, section["epoch"], section["batch"])
     if problems:

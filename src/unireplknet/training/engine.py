@@ -15,8 +15,10 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import FSDPStrategy
 
 from unireplknet.errors import UserError
+from unireplknet.nn.blocks import UniRepLKBlock
 from unireplknet.training.callbacks import Bar, EpochTable, Keeper
 from unireplknet.training.checkpoint import SafeCheckpointIO
 from unireplknet.training.recipe import Recipe
@@ -28,7 +30,7 @@ def build_trainer(recipe: Recipe, path: Path, steps_per_epoch: int) -> pl.Traine
     Args:
         recipe: Its ``trainer`` part decides device, precision and choice of the epoch.
         path: The run folder, for logs and checkpoints.
-        steps_per_epoch: Length of an epoch.
+        steps_per_epoch: Optimiser steps in an epoch.
 
     Returns:
         A trainer that writes metrics.csv, tensorboard/, best.ckpt, last.ckpt and previous.ckpt.
@@ -41,6 +43,8 @@ def build_trainer(recipe: Recipe, path: Path, steps_per_epoch: int) -> pl.Traine
         return pl.Trainer(
             accelerator=recipe.trainer.accelerator,
             devices=recipe.trainer.devices,
+            num_nodes=recipe.trainer.nodes,
+            strategy=_strategy(recipe),
             precision=recipe.trainer.precision,
             max_epochs=recipe.optim.epochs,
             gradient_clip_val=recipe.optim.clip_grad or None,
@@ -68,6 +72,15 @@ def _callbacks(recipe: Recipe, path: Path, bar: bool) -> list[pl.Callback]:
     if bar:
         callbacks.append(Bar(leave=False))
     return callbacks
+
+
+def _strategy(recipe: Recipe) -> Any:
+    if recipe.trainer.strategy != "fsdp":
+        return recipe.trainer.strategy
+    # Not run: it needs several GPUs.
+    if recipe.optim.ema:
+        raise UserError("optim.ema averages whole networks; set it to 0 with trainer.strategy fsdp, or use ddp")
+    return FSDPStrategy(auto_wrap_policy={UniRepLKBlock}, state_dict_type="full")
 
 
 def _plugins() -> list[Any]:

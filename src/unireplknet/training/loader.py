@@ -40,6 +40,11 @@ def build_loader(recipe: Recipe, split: Split, augment: bool = False, rank: int 
     )
 
 
+def steps_per_epoch(recipe: Recipe, split: Split) -> int:
+    """Optimiser steps in an epoch; :func:`build_loader` gives ``optim.accumulate`` training batches to each."""
+    return max(1, len(split) // recipe.optim.batch_size)
+
+
 def go_on(loader: DataLoader[Any], epoch: int, batch: int) -> None:
     """Let a loader begin where an interrupted run was: Lightning would replay the first batches of the first epoch.
 

@@ -195,7 +195,10 @@ class Trainer:
         select: What chooses the best epoch on the val split: lowest "loss" or highest "accuracy".
         precision: The arithmetic, as Lightning calls it.
         accelerator: Where to compute; "auto" takes the best there is.
-        devices: How many devices to use.
+        devices: How many devices to use on each machine.
+        nodes: How many machines, each started by torchrun or SLURM.
+        strategy: How devices work together: "ddp" gives each the whole network, "fsdp" a part of it (not run); "auto"
+            is ddp where there are several.
         compile: Compile the network with torch.compile, which takes minutes at first and saves time at every step.
         checkpoint_activations: Compute each block a second time in the backward pass instead of keeping its maps.
         sync_batchnorm: Take batch statistics over all devices, for small batches on each.
@@ -209,6 +212,8 @@ class Trainer:
     precision: Literal["32-true", "64-true", "bf16-mixed", "16-mixed"] = "32-true"
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
     devices: int = 1
+    nodes: int = 1
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
     compile: bool = False
     checkpoint_activations: bool = False
     sync_batchnorm: bool = False

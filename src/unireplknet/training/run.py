@@ -5,11 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import logging
-import math
 import platform
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,7 +21,8 @@ from unireplknet._version import __version__
 from unireplknet.errors import Stopped, UserError, missing_extra
 from unireplknet.modalities.folder import Labelled
 from unireplknet.training.files import DISK_FULL, UNFINISHED, write_text
-from unireplknet.training.loader import build_loader, go_on
+from unireplknet.training.loader import build_loader, go_on, steps_per_epoch
+from unireplknet.training.processes import is_first, started_together, telling, told_folder
 from unireplknet.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -109,6 +109,11 @@ class Run:
         """Whether the run has reached its end."""
         return "best_epoch" in self.results
 
+    def rows(self) -> list[dict[str, str]]:
+        """The lines of metrics.csv, one an epoch."""
+        with (self.path / "metrics.csv").open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+
     def note(self, **values: Any) -> None:
         """Add values to results.json."""
         text = json.dumps(self.results | values, indent=2, ensure_ascii=False)
@@ -162,7 +167,8 @@ def fit(recipe: Recipe, out: Path | None = None) -> Run:
             the same settings, that run goes on as if it had never been interrupted.
 
     Returns:
-        The run. Its test split has not been looked at.
+        The run. Its test split has not been looked at. Where several processes train together, the files are complete
+        when the first one returns.
 
     Raises:
         UserError: The recipe, the data or the folder are not usable, the disk is full, or the loss is no longer a
@@ -181,28 +187,49 @@ def fit(recipe: Recipe, out: Path | None = None) -> Run:
     pl.seed_everything(recipe.trainer.seed, verbose=False)
     model = recipe.model.build(recipe.input.channels, data.classes)
     recipe.trainer.prepare(model)
-    train = build_loader(recipe, data.splits["train"], augment=True)
-    task = Classification(model, recipe, len(data.classes), math.ceil(len(train) / recipe.optim.accumulate))
+    steps = steps_per_epoch(recipe, data.splits["train"])
+    task = Classification(model, recipe, len(data.classes), steps)
 
-    path = new_folder(recipe.name, out)
+    path = _choose_folder(recipe, out)
     with quiet(), _explaining_full_disk(path):
         try:
-            trainer = build_trainer(recipe, path, len(train))
+            trainer = build_trainer(recipe, path, steps)
+            place = trainer.global_rank, trainer.world_size
+            train = build_loader(recipe, data.splits["train"], True, *place)
+            val = build_loader(recipe, data.splits["val"], False, *place)
         except UserError:
             if not any(path.iterdir()):
                 path.rmdir()
             raise
-        with _alone_in(path):
-            run, state = _begin(path, recipe, data)
+        with _alone_in(path) if is_first() else nullcontext():
+            run, state = _begin(path, recipe, data) if is_first() else (Run(path), _find_state(path, recipe))
             if state is not None:
-                logger.info("going on after epoch %d and %d of %d steps", state.epoch, state.batch, len(train))
+                logger.info("going on after epoch %d and %d of %d batches", state.epoch, state.batch, len(train))
                 go_on(train, state.epoch, state.batch)
-            with _explaining_the_end(run, data):
+            with _explaining_the_end(run, data), telling(path):
                 ckpt = None if state is None else state.path
-                val = build_loader(recipe, data.splits["val"])
                 trainer.fit(task, train, val, ckpt_path=ckpt, weights_only=True)
-            _finish(run, sorted(task.unreadable))
+            if is_first():
+                _finish(run, sorted(task.unreadable))
     return run
+
+
+def _choose_folder(recipe: Recipe, out: Path | None) -> Path:
+    told = told_folder()
+    if told is not None:
+        return told
+    if out is None and (started_together() or recipe.trainer.nodes > 1):
+        raise UserError("processes that torchrun or SLURM start have to agree on a folder: add --out DIR")
+    if out is not None and not is_first():
+        out.mkdir(parents=True, exist_ok=True)
+        return out
+    return new_folder(recipe.name, out)
+
+
+def _find_state(path: Path, recipe: Recipe) -> State | None:
+    from unireplknet.training.checkpoint import find_state
+
+    return find_state(path, recipe.settings())
 
 
 def _begin(path: Path, recipe: Recipe, data: Labelled) -> tuple[Run, State | None]:
@@ -211,7 +238,7 @@ def _begin(path: Path, recipe: Recipe, data: Labelled) -> tuple[Run, State | Non
     Raises:
         UserError: The run in it is finished, or has other settings or other data.
     """
-    from unireplknet.training.checkpoint import differences, find_state
+    from unireplknet.training.checkpoint import differences
 
     splits = {n: {"samples": len(s), "fingerprint": s.fingerprint()} for n, s in data.splits.items()}
     if _is_empty(path):
@@ -229,7 +256,7 @@ def _begin(path: Path, recipe: Recipe, data: Labelled) -> tuple[Run, State | Non
         raise UserError(f"{path} was started with other samples; choose another --out")
     Run.create(path, recipe, data.classes)
     run.note(data=splits)
-    return run, find_state(path, recipe.settings())
+    return run, _find_state(path, recipe)
 
 
 def _finish(run: Run, unreadable: list[str]) -> None:
@@ -237,11 +264,9 @@ def _finish(run: Run, unreadable: list[str]) -> None:
     model = run.load_model()
     unireplknet.save_weights(model, run.path / "model.safetensors")
     best = torch.load(run.path / "best.ckpt", map_location="cpu", weights_only=True)
-    with (run.path / "metrics.csv").open(newline="", encoding="utf-8") as file:
-        seconds = sum(float(line["seconds"]) for line in csv.DictReader(file))
     run.note(
         best_epoch=best["epoch"] + 1,
-        seconds=round(seconds, 1),
+        seconds=round(sum(float(row["seconds"]) for row in run.rows()), 1),
         parameters=sum(p.numel() for p in model.parameters()),
         unreadable=unreadable,
         versions={"unireplknet": __version__, "torch": torch.__version__, "python": platform.python_version()},
@@ -268,7 +293,8 @@ def _explaining_the_end(run: Run, data: Labelled) -> Iterator[None]:
         signal.signal(signal.SIGINT, handler)
         raise KeyboardInterrupt("stopped at once; the same command goes on from the last state saved") from error
     finally:
-        _draw_curves(run)
+        if is_first():
+            _draw_curves(run)
 
 
 def _save_bad_batch(run: Run, data: Labelled, error: LossNotFinite) -> UserError:

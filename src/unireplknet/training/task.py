@@ -72,8 +72,10 @@ class Classification(pl.LightningModule):
             if optim.mixup or optim.cutmix
             else None
         )
-        self.loss = MeanMetric(nan_strategy="disable")
+        # Not "disable", with which torchmetrics 1.9 ignores the weights.
+        self.loss = MeanMetric("error")
         self.loss.persistent(True)  # the mean of an interrupted epoch is the mean of all of it
+        self.val_loss = MeanMetric("error")
         self.accuracy = MulticlassAccuracy(num_classes, average="micro")
         self.unreadable: set[str] = set()
 
@@ -112,6 +114,8 @@ class Classification(pl.LightningModule):
         self._note(batch.problems)
         size = len(batch.labels)
         if size == 0:
+            if self._trainer is not None and self.trainer.world_size > 1:
+                raise UserError("none of the samples of a batch could be read, and the other devices wait for it")
             return None
         loss = self._loss(batch.maps, batch.labels)
         if not torch.isfinite(loss):
@@ -139,7 +143,8 @@ class Classification(pl.LightningModule):
             return
         logits = self(batch.maps)
         self.accuracy(logits, batch.labels)
-        self.log("val/loss", F.cross_entropy(logits, batch.labels), prog_bar=True, batch_size=size)
+        self.val_loss.update(F.cross_entropy(logits, batch.labels), size)
+        self.log("val/loss", self.val_loss, prog_bar=True, batch_size=size)
         self.log("val/accuracy", self.accuracy, prog_bar=True, batch_size=size)
 
     def configure_optimizers(self) -> Any:
