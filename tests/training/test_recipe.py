@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from unireplknet.errors import UserError
+from unireplknet.modalities import ImageInput
 from unireplknet.nn.batch_stats import SyncBatchNorm2d
 from unireplknet.recipes import RECIPES, find_recipe
 from unireplknet.training.recipe import Data, Model, Optim, Recipe, Trainer, nearest, shorten
@@ -171,3 +172,8 @@ def test_a_compiled_network_is_the_same_network() -> None:
         Trainer(compile=True).prepare(model)
         torch.testing.assert_close(model(maps), expected, rtol=1e-4, atol=1e-5)
     assert list(model.state_dict()) == names
+
+
+def test_an_unknown_source_is_named_with_what_there_is():
+    with pytest.raises(UserError, match=r"data.source is 'mnst'; did you mean mnist"):
+        Data("mnst", path="x").load(ImageInput())

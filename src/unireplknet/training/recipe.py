@@ -103,7 +103,7 @@ class Data:
     """The samples and their division.
 
     Args:
-        source: "folder" (one folder a class), "digits" (built in) or "mnist" (idx-ubyte files).
+        source: What lies there: "folder" (one folder a class), or a name of :data:`unireplknet.modalities.SOURCES`.
         path: Where the samples lie; --data PATH is short for it.
         test_fraction: Part of the data to test with, where the source is not divided already.
         val_fraction: Part of the training samples to choose the epoch with, where the source has no val folder.
@@ -112,7 +112,7 @@ class Data:
         max_unreadable: How many samples may be unreadable, and left out, before the run stops.
     """
 
-    source: Literal["folder", "digits", "mnist"] = "folder"
+    source: str = "folder"
     path: str = ""
     test_fraction: float = 0.25
     val_fraction: float = 0.1
@@ -121,7 +121,14 @@ class Data:
     max_unreadable: int = 100
 
     def load(self, inputs: Input) -> Labelled:
-        """Find the samples and divide them into train, val and test."""
+        """Find the samples and divide them into train, val and test.
+
+        Raises:
+            UserError: There is no such source, or it is not what the path holds.
+        """
+        if self.source not in SOURCES:
+            hint = nearest(self.source, SOURCES) or f"; there are {', '.join(SOURCES)}"
+            raise UserError(f"data.source is {self.source!r}{hint}")
         if self.source != "digits" and not self.path:
             raise UserError(f"data.source {self.source!r} needs a path: add --data PATH")
         data = SOURCES[self.source](Path(self.path), inputs)
