@@ -3,7 +3,7 @@
 from typing import Any, Literal, TypeVar, cast, get_args
 
 import torch
-from timm.layers import DropPath, LayerNorm2d, SqueezeExcite, register_notrace_module
+from timm.layers import DropPath, LayerNorm2d, register_notrace_module
 from torch import Tensor, nn
 from torch.overrides import has_torch_function_unary
 
@@ -13,6 +13,7 @@ from unireplknet.nn.layers import (
     ConvBNReLU,
     DepthwiseConv2d,
     GlobalResponseNorm,
+    SqueezeExcite,
     fold_into,
     is_untouched,
     set_weight_and_bias,
