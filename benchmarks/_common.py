@@ -15,7 +15,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def interleaved(
-    functions: Mapping[str, Callable[[], Any]], rounds: int = 25, seconds: float = 0.003, limit: float = 1.5
+    functions: Mapping[str, Callable[[], Any]], rounds: int = 25, seconds: float = 0.01, limit: float = 3.0
 ) -> dict[str, float]:
     """Time functions in turn, so that a busy moment hits all of them.
 
@@ -39,6 +39,7 @@ def interleaved(
         if turn >= 3 and time.perf_counter() - begin > limit:
             break
         for name, function in functions.items():
+            function()  # fills the caches that the others have emptied
             start = time.perf_counter()
             for _ in range(calls[name]):
                 function()
