@@ -34,13 +34,15 @@ def batch_stats(y: Tensor, count: int, group: Group = None) -> tuple[Tensor, Ten
     Args:
         y: Map of shape (B, C, H, W).
         count: Values per channel, see :func:`batch_count`.
-        group: Processes whose maps are taken together.
+        group: Processes whose maps are taken together. One that has no sample takes part without weight.
 
     Returns:
         Mean and variance of shape (C,).
     """
     wide = torch.promote_types(y.dtype, torch.float32)
-    if y.device.type == "cpu" and not torch.compiler.is_compiling():
+    if group is not None and not y.numel():
+        mean = variance = torch.zeros(y.shape[1], dtype=wide, device=y.device)
+    elif y.device.type == "cpu" and not torch.compiler.is_compiling():
         # What BatchNorm itself runs; var_mean takes ten times as long here. The dtype of the results is that of
         # the running statistics it is given to update by nothing.
         ignored = torch.zeros(y.shape[1], dtype=wide)
