@@ -75,6 +75,17 @@ def test_without_processes_it_is_batch_norm() -> None:
     assert relative_error(plain.eval()(x), synchronised.eval()(x)) < 1e-13
 
 
+def test_no_samples_give_no_gradient_and_leave_the_statistics_alone() -> None:
+    model = network()
+    before = copy.deepcopy(dict(model.named_buffers()))
+    after = run(model, batch()[:0])
+    for name, value in after.items():
+        if name.startswith("grad "):
+            assert (value == 0).all(), name
+        elif "running" in name:
+            assert torch.equal(value, before[name]), name
+
+
 def test_synchronised_model_merges() -> None:
     model = synchronise_batch_norms(network()).eval()
     expected = model(batch())
