@@ -23,6 +23,10 @@ class MemberFile(io.BytesIO):
         super().__init__(content)
         self.name = name
 
+    def __repr__(self) -> str:
+        # Libraries put it into their messages; an address in memory would make each a different one.
+        return repr(self.name)
+
     @property
     def suffix(self) -> str:
         """The ending of the name, as that of a path."""
