@@ -24,7 +24,7 @@ class Input(Protocol):
     channels: int
 
     def read(self, item: Any) -> Any:
-        """Read a file as a raw sample: a path, an open binary file with a ``name`` and a ``suffix``, or an array."""
+        """Read a file (a path, or an open :class:`MemberFile` of an archive) or an array as a raw sample."""
 
     def to_map(self, raw: Any) -> Tensor:
         """The (channels, H, W) map of a raw sample, for evaluation."""

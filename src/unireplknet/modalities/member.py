@@ -12,7 +12,7 @@ import numpy as np
 
 
 class MemberFile(io.BytesIO):
-    """The content of a member as an open file that knows its name; reading needs the ending in some formats.
+    """The content of a member as an open file that also answers what readers ask of a path.
 
     Args:
         content: The bytes.
@@ -21,16 +21,21 @@ class MemberFile(io.BytesIO):
 
     def __init__(self, content: bytes, name: str) -> None:
         super().__init__(content)
-        self.name = name
+        self.parent = PurePosixPath(name).parent
+        self.name = PurePosixPath(name).name
+        self.suffix = PurePosixPath(name).suffix
 
     def __repr__(self) -> str:
         # Libraries put it into their messages; an address in memory would make each a different one.
         return repr(self.name)
 
-    @property
-    def suffix(self) -> str:
-        """The ending of the name, as that of a path."""
-        return PurePosixPath(self.name).suffix
+    def read_bytes(self) -> bytes:
+        """All of it."""
+        return self.getvalue()
+
+    def read_text(self, encoding: str = "utf-8") -> str:
+        """All of it as text."""
+        return self.getvalue().decode(encoding)
 
 
 @dataclass(frozen=True, slots=True)

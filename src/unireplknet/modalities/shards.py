@@ -206,7 +206,7 @@ def find_shards(location: str | Path) -> tuple[list[Shard], tuple[str, ...]]:
             shards.append(Shard(place, entry.split, entry))
         else:
             shards.append(Shard(place, _named_split(place)))
-    shards = list({shard.place: shard for shard in shards}.values())  # a pattern may find a manifest and its shards
+    shards = list({shard.place: shard for shard in shards}.values())  # named twice, it is still read once
     if not shards:
         raise UserError(f"{location} has no shards; expected *.tar, as `unireplknet pack` makes them")
     if len(classes) > 1:
@@ -227,22 +227,15 @@ def _expand(location: str | Path) -> list[str]:
         return _expand_braces(text)
     path = Path(text)
     if path.is_dir():
-        found = sorted(path.rglob("*.tar"))
         if (path / MANIFEST).is_file():
-            strays = set(found) - {Path(_beside(str(path / MANIFEST), e.file)) for e in _entries(path / MANIFEST)}
-            if strays:
-                raise UserError(f"{min(strays)} is not in {path / MANIFEST}; move it away, or pack the folder again")
-            return [str(path / MANIFEST)]
-        return [str(file) for file in found]
+            # Both, to notice a shard that only one of them has.
+            return [str(path / MANIFEST), *map(str, sorted(path.glob("*.tar")))]
+        return [str(file) for file in sorted(path.rglob("*.tar"))]
     if path.suffix == ".txt" and path.is_file():
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
         wanted = [line for line in lines if line and not line.startswith("#")]
         return [place for line in wanted for place in _expand(line if _is_remote(line) else path.parent / line)]
     return [place for pattern in _expand_braces(text) for place in _expand_glob(Path(pattern))]
-
-
-def _entries(manifest: Path) -> tuple[Entry, ...]:
-    return Manifest.parse(manifest.read_bytes(), str(manifest)).shards
 
 
 def _expand_braces(text: str) -> list[str]:
