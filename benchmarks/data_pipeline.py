@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from _common import settle_allocator, write_result
 from PIL import Image
 
+from unireplknet.modalities import SOURCES
 from unireplknet.modalities.folder import Split
 from unireplknet.modalities.member import Member
 from unireplknet.modalities.packing import pack
@@ -36,7 +37,6 @@ from unireplknet.training.optim import build_optimizer
 from unireplknet.training.recipe import Recipe
 
 WORKERS = (0, 1, 2)
-SOURCES = ("folder", "shards")
 PACKAGES = ("torchvision", "timm", "pillow", "numpy")
 
 
@@ -102,11 +102,10 @@ def write_tree(root: Path, images: int) -> Path:
 
 
 def load(source: str, place: Path) -> Split:
-    recipe = find_recipe("in1k_a")
-    recipe.data.source, recipe.data.path, recipe.data.test_fraction = source, str(place), 0.02
-    splits = recipe.data.load(recipe.input).splits.values()
-    items = [item for split in splits for item in split.items]
-    return Split(items, np.concatenate([split.labels for split in splits]))
+    """The samples, in the order of their names, so that both sources give the same ones."""
+    split = SOURCES[source](place, find_recipe("in1k_a").input).splits["all"]
+    names = [item.name if isinstance(item, Member) else f"{item.parent.name}/{item.name}" for item in split.items]
+    return split.take(np.argsort(names))
 
 
 def settings(batch_size: int, workers: int) -> Recipe:

@@ -69,7 +69,7 @@ def test_a_process_without_readable_samples_does_not_hold_up_the_other(synchroni
         (data / name).write_bytes(b"broken")
     recipe = tiny_recipe(data, epochs=2)
     recipe.trainer.devices, recipe.trainer.sync_batchnorm = 2, synchronised
-    recipe.optim.batch_size = 2
+    recipe.optim.batch_size, recipe.input.size = 2, 16  # so that the last maps have more than one pixel
     train(recipe, tmp_path / "run")
     run = Run(tmp_path / "run")
     assert run.finished
