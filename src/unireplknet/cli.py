@@ -6,6 +6,7 @@ import argparse
 import inspect
 import json
 import logging
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -165,6 +166,39 @@ def predict(words: list[str]) -> None:
         say(f"{p.file}  {said or 'unreadable'}")
 
 
+def pack(words: list[str]) -> None:
+    """Pack a folder, one folder a class, into tar files (WebDataset shards) with checksums, to train from."""
+    from unireplknet.modalities import MODALITIES
+
+    parser = _Parser("pack", _first_line(pack))
+    parser.add_argument("folder", metavar="FOLDER", help="FOLDER/CLASS/FILE, or FOLDER/{train,val,test}/CLASS/FILE")
+    parser.add_argument("out", metavar="OUT", help="the folder to make; it must not exist")
+    parser.add_argument("--modality", choices=MODALITIES, default="image", help="whose files to pack; default: image")
+    parser.add_argument(
+        "--shard-size", type=_parse_size, default="256MB", help="largest size, such as 1GB; default: 256MB"
+    )
+    parser.add_argument("--samples", type=int, default=0, help="largest number of samples a shard; default: any")
+    options = parser.parse_args(words)
+
+    from unireplknet.modalities.packing import pack as pack_folder
+
+    extensions = MODALITIES[options.modality][0].extensions
+    manifest = pack_folder(options.folder, options.out, extensions, options.shard_size, options.samples)
+    for split in dict.fromkeys(shard.split for shard in manifest.shards):
+        shards = [shard for shard in manifest.shards if shard.split == split]
+        size = sum(shard.bytes for shard in shards) / 1e6
+        say(f"  {split:5}  {sum(shard.samples for shard in shards)} samples, {len(shards)} shards, {size:.1f} MB")
+    say(f"written: {options.out}; train with --data.source shards --data {options.out}")
+
+
+def _parse_size(text: str) -> int:
+    """Bytes of a size such as 256MB."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMG]?)B?", text.upper())
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 256MB")
+    return int(float(match[1]) * 1000 ** " KMG".index(match[2] or " "))
+
+
 def info(words: list[str]) -> None:
     """Show the variants' parameters and cost, computed and as the paper prints them."""
     parser = _Parser("info", _first_line(info))
@@ -221,7 +255,7 @@ def demo(words: list[str]) -> None:
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
-    command.__name__: command for command in (demo, train, evaluate, predict, info, doctor)
+    command.__name__: command for command in (demo, pack, train, evaluate, predict, info, doctor)
 }
 
 

@@ -16,6 +16,8 @@ from tests.killing import fit_until, random_recipe
 from tests.runs import tiny_recipe, write_tree
 from unireplknet.cli import main
 from unireplknet.errors import Stopped, UserError
+from unireplknet.modalities.image import ImageInput
+from unireplknet.modalities.packing import pack
 from unireplknet.training.checkpoint import DAMAGED, LAST, PREVIOUS, SECTION, find_state
 from unireplknet.training.run import Run, fit, last_folder, new_folder
 from unireplknet.training.task import Classification
@@ -92,6 +94,16 @@ def test_killed_and_continued_is_never_interrupted(
     assert not run.finished
     fit(recipe, run.path)
     assert_same(outcome(run), outcome(whole))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_shards_go_on_as_files_do(workers: int, data: Path, tmp_path: Path) -> None:
+    pack(data, tmp_path / "shards", ImageInput.extensions, samples=9)
+    recipe = random_recipe(tmp_path / "shards", workers)
+    recipe.data.source, recipe.data.window = "shards", 2
+    assert fit_until(recipe, tmp_path / "run", "step", epoch=2, batch=1) != 0
+    recipe.data.workers = 0
+    assert_same(outcome(fit(recipe, tmp_path / "run")), outcome(fit(recipe, tmp_path / "whole")))
 
 
 def test_killed_again_and_again(data: Path, whole: Run, tmp_path: Path) -> None:

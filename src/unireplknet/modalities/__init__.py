@@ -14,6 +14,7 @@ from torch import Tensor
 
 from unireplknet.modalities.folder import Labelled, load_folder
 from unireplknet.modalities.image import ImageAugment, ImageInput, load_digits, load_mnist
+from unireplknet.modalities.shards import load_shards
 
 
 class Input(Protocol):
@@ -23,7 +24,7 @@ class Input(Protocol):
     channels: int
 
     def read(self, item: Any) -> Any:
-        """Read a file or an in-memory item as a raw sample."""
+        """Read a file (a path, or an open :class:`MemberFile` of an archive) or an array as a raw sample."""
 
     def to_map(self, raw: Any) -> Tensor:
         """The (channels, H, W) map of a raw sample, for evaluation."""
@@ -40,6 +41,7 @@ MODALITIES: dict[str, tuple[type[Input], type[Augment]]] = {"image": (ImageInput
 
 SOURCES: dict[str, Callable[[Path, Input], Labelled]] = {
     "folder": lambda path, inputs: load_folder(path, inputs.extensions),
+    "shards": lambda path, inputs: load_shards(path, inputs.extensions),
     "digits": lambda path, inputs: load_digits(),
     "mnist": lambda path, inputs: load_mnist(path),
 }

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, BinaryIO, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -65,7 +65,7 @@ class ImageInput:
                 count = len(getattr(self, name))
                 raise UserError(f"input.{name} has {count} numbers, input.channels is {self.channels}")
 
-    def read(self, item: Path | np.ndarray) -> Image.Image:
+    def read(self, item: Path | BinaryIO | np.ndarray) -> Image.Image:
         """Open a file, or wrap an 8-bit grey array of shape (H, W), as an image with the wanted channels."""
         if isinstance(item, np.ndarray):
             return Image.fromarray(item).convert(MODES[self.channels])

@@ -16,8 +16,8 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Checkpoint, TQDMProgressBar
 
 from unireplknet.errors import Stopped
+from unireplknet.files import write_text
 from unireplknet.training.checkpoint import BEST, LAST
-from unireplknet.training.files import write_text
 
 logger = logging.getLogger(__name__)
 

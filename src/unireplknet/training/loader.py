@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader
 
 from unireplknet.errors import UserError
 from unireplknet.modalities.folder import EpochSampler, MapDataset, Split, collate
+from unireplknet.modalities.member import Members
 from unireplknet.training.recipe import Recipe
 
 
@@ -29,11 +30,15 @@ def build_loader(recipe: Recipe, split: Split, augment: bool = False, rank: int 
     if augment and len(split) < optim.batch_size and batch < optim.batch_size:
         raise UserError(f"optim.batch_size is {optim.batch_size}, there are {len(split)} samples to train with")
     to_map = recipe.augment.bind(recipe.input) if augment else recipe.input.to_map
-    seed = recipe.trainer.seed
+    seed, window = recipe.trainer.seed, recipe.data.window
+    archives = split.items.archive if isinstance(split.items, Members) else None
+    if augment and window and archives is None:
+        raise UserError(f"data.window is {window}, which only data.source shards has a use for")
+    whole = optim.batch_size if augment else 1
     return DataLoader(
         MapDataset(split, recipe.input.read, to_map, seed),
         batch_size=batch,
-        sampler=EpochSampler(len(split), augment, seed, optim.batch_size if augment else 1, rank, world),
+        sampler=EpochSampler(len(split), augment, seed, whole, archives, window, rank, world),
         num_workers=recipe.data.workers,
         persistent_workers=recipe.data.workers > 0,
         collate_fn=collate,

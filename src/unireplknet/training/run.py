@@ -19,8 +19,8 @@ import unireplknet
 from unireplknet import UniRepLKNet
 from unireplknet._version import __version__
 from unireplknet.errors import Stopped, UserError, missing_extra
+from unireplknet.files import DISK_FULL, UNFINISHED, write_text
 from unireplknet.modalities.folder import Labelled
-from unireplknet.training.files import DISK_FULL, UNFINISHED, write_text
 from unireplknet.training.loader import build_loader, go_on, steps_per_epoch
 from unireplknet.training.processes import is_first, started_together, telling, told_folder
 from unireplknet.training.recipe import Recipe

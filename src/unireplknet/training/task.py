@@ -106,7 +106,7 @@ class Classification(pl.LightningModule):
         seed_from(self.recipe.trainer.seed, self.current_epoch, batch_idx, self.global_rank)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
-        """The loss of one batch; None where no sample of it was readable.
+        """The loss of one batch; None where no sample of it was readable, unless other processes wait for gradients.
 
         Raises:
             LossNotFinite: The loss is infinite or not a number.
@@ -114,9 +114,11 @@ class Classification(pl.LightningModule):
         self._note(batch.problems)
         size = len(batch.labels)
         if size == 0:
-            if self._trainer is not None and self.trainer.world_size > 1:
-                raise UserError("none of the samples of a batch could be read, and the other devices wait for it")
-            return None
+            if self._trainer is None or self.trainer.world_size == 1:
+                return None
+            # No samples give no loss and gradients of zero, but take part in everything that all processes do.
+            self.log("train/loss", self.loss, on_step=False, on_epoch=True)
+            return self(batch.maps.new_empty(0, self.recipe.input.channels, 32, 32)).sum()
         loss = self._loss(batch.maps, batch.labels)
         if not torch.isfinite(loss):
             lr = self.trainer.optimizers[0].param_groups[0]["lr"]
@@ -139,11 +141,11 @@ class Classification(pl.LightningModule):
         """Loss and accuracy on the samples that choose the epoch."""
         self._note(batch.problems)
         size = len(batch.labels)
-        if size == 0:
-            return
-        logits = self(batch.maps)
-        self.accuracy(logits, batch.labels)
-        self.val_loss.update(F.cross_entropy(logits, batch.labels), size)
+        if size:
+            logits = self(batch.maps)
+            self.accuracy.update(logits, batch.labels)
+            self.val_loss.update(F.cross_entropy(logits, batch.labels), size)
+        # Without samples too: what is logged, all processes compute together.
         self.log("val/loss", self.val_loss, prog_bar=True, batch_size=size)
         self.log("val/accuracy", self.accuracy, prog_bar=True, batch_size=size)
 
