@@ -18,7 +18,11 @@ None of these has been run by this project.
 from __future__ import annotations
 
 from unireplknet.modalities.image import ImageAugment, ImageInput
+from unireplknet.training.plan import Samples
 from unireplknet.training.recipe import Data, Model, Optim, Recipe, Trainer
+
+IN1K = Samples(classes=1000, splits={"train": 1_281_167, "val": 50_000})
+IN22K = Samples(classes=21_841, splits={"train": 14_197_122})
 
 RELEASED = "DingXiaoH/UniRepLKNet"
 """Hub repository of the authors' weights."""
@@ -206,6 +210,8 @@ ALL = (
     *(in1k384_s, in1k384_b, in1k384_l, in1k384_xl),
     ablation,
 )
+
+SAMPLES = {recipe.__name__: IN22K if recipe.__name__.startswith("in22k") else IN1K for recipe in ALL}
 
 
 def _scratch(size: str, mixup: float, cutmix: float, drop_path: float, devices: int = 4) -> Recipe:

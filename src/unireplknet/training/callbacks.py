@@ -95,6 +95,12 @@ class Averaging(EMAWeightAveraging):
     During validation the two have changed places.
     """
 
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Give the average the arithmetic of the weights: they are rounded to it whenever the two change places."""
+        super().setup(trainer, pl_module, stage)
+        if self._average_model is not None:
+            trainer.precision_plugin.convert_module(self._average_model)
+
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Let them change places."""
         super().on_validation_epoch_start(trainer, pl_module)
