@@ -88,10 +88,14 @@ def train(words: list[str]) -> None:
     parser.add_argument("--data", metavar="PATH", help="where the samples lie; short for --data.path PATH")
     parser.add_argument("--out", metavar="DIR", type=Path, help="the run folder; an unfinished run in it goes on")
     parser.add_argument("--resume", action="store_true", help="go on with the last run of this recipe under runs/")
+    parser.add_argument("--dry-run", action="store_true", help="tell what the training will take, and do nothing")
+    parser.add_argument(
+        "--tflops", metavar="X", type=float, help="with --dry-run: what each device sustains, for hours"
+    )
     if not words or words[0].startswith("-"):
         parser.parse_args(words)  # --help leaves here
         parser.error(f"which recipe? One of {', '.join(RECIPES)}, or the config.yaml of a run")
-    recipe = find_recipe(words[0])
+    original = recipe = find_recipe(words[0])
     if "-h" in words or "--help" in words:
         say(parser.format_help())
         if words[0] in RECIPES:
@@ -102,6 +106,11 @@ def train(words: list[str]) -> None:
     if options.data:
         flags += ["--data.path", options.data]
     recipe = recipe.override(flags)
+    if options.dry_run:
+        _tell_plan(recipe, original, options.tflops)
+        return
+    if options.tflops is not None:
+        parser.error("--tflops belongs to --dry-run")
 
     from unireplknet.training.processes import is_first
     from unireplknet.training.run import fit, last_folder
@@ -113,6 +122,17 @@ def train(words: list[str]) -> None:
         return
     say(f"{run.path}: epoch {run.results['best_epoch']} did best on the val split")
     _report(run)
+
+
+def _tell_plan(recipe: Any, original: Any, tflops: float | None) -> None:
+    from unireplknet.recipes import SAMPLES
+    from unireplknet.training.plan import describe, make_plan
+
+    if tflops is not None and tflops <= 0:
+        raise UserError(f"--tflops is {tflops:g}; expected more than 0")
+    say(f"plan of {recipe.name}; nothing is trained or written")
+    for line in describe(make_plan(recipe, SAMPLES.get(recipe.name)), original, tflops):
+        say(line)
 
 
 def evaluate(words: list[str]) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import BinaryIO
 
 from unireplknet.insight.figure import new_figure
 
 
-def draw_curves(metrics: Path, picture: Path) -> None:
-    """Draw losses, error rate and learning rate over the epochs.
+def draw_curves(metrics: Path, picture: Path | BinaryIO) -> None:
+    """Draw losses, error rate and learning rate over the epochs; weights and their average, where both are scored.
 
     Args:
         metrics: The metrics.csv of a run.
@@ -27,12 +28,17 @@ def draw_curves(metrics: Path, picture: Path) -> None:
     loss.plot(epochs, column("train/loss"), label="train (augmented, smoothed labels)", color="tab:orange")
     loss.plot(epochs, column("val/loss"), label="val", color="tab:blue")
     loss.set(title="loss", yscale="log")
+    error.plot(epochs, [100 * (1 - a) for a in column("val/accuracy")], label="average of weights", color="tab:blue")
+    if rows and "val/loss_raw" in rows[0]:
+        loss.plot(epochs, column("val/loss_raw"), label="val, not averaged", color="tab:blue", alpha=0.4)
+        raw = [100 * (1 - a) for a in column("val/accuracy_raw")]
+        error.plot(epochs, raw, label="not averaged", color="tab:blue", alpha=0.4)
+        error.legend(fontsize="small")
     loss.legend(fontsize="small")
-    error.plot(epochs, [100 * (1 - a) for a in column("val/accuracy")], color="tab:blue")
     error.set(title="val: wrong answers, %", ylim=(0, None))
     rate.plot(epochs, column("lr"), color="tab:green")
     rate.set(title="learning rate", ylim=(0, None))
     for axes in (loss, error, rate):
         axes.set_xlabel("epoch")
         axes.grid(alpha=0.3)
-    figure.savefig(picture, dpi=120)
+    figure.savefig(picture, format="png", dpi=120)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from unireplknet.modalities.image import ImageAugment, ImageInput
+from unireplknet.training.plan import Samples
 from unireplknet.training.recipe import Data, Model, Optim, Recipe, Trainer
+
+MNIST = Samples(classes=10, splits={"train": 60_000, "test": 10_000})
 
 
 def digits() -> Recipe:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sized
 from typing import Any
 
 from torch.utils.data import DataLoader
@@ -45,7 +46,7 @@ def build_loader(recipe: Recipe, split: Split, augment: bool = False, rank: int 
     )
 
 
-def steps_per_epoch(recipe: Recipe, split: Split) -> int:
+def steps_per_epoch(recipe: Recipe, split: Sized) -> int:
     """Optimiser steps in an epoch; :func:`build_loader` gives ``optim.accumulate`` training batches to each."""
     return max(1, len(split) // recipe.optim.batch_size)
 

@@ -44,7 +44,7 @@ Made by `unireplknet train` {version}, recipe `{recipe}`.
 |---|---|
 | config.yaml | every setting; `unireplknet train {name}/config.yaml` repeats the run in a new folder |
 | classes.txt | class names, one a line, in the order of the network's outputs |
-| metrics.csv | one line an epoch: learning rate, losses, accuracy on the val split, seconds |
+| metrics.csv | one line an epoch: learning rate, losses, accuracy on the val split, images a second, seconds |
 | curves.png | the same as a picture |
 | tensorboard/ | the same for `tensorboard --logdir` |
 | model.safetensors | weights of the epoch that did best on the val split, for `unireplknet.load_weights` |
@@ -277,6 +277,7 @@ def _finish(run: Run, unreadable: list[str]) -> None:
 @contextmanager
 def _explaining_the_end(run: Run, data: Labelled) -> Iterator[None]:
     """Draw the curves whatever happens, and turn what ends a training early into what the caller expects."""
+    from unireplknet.training.callbacks import refresh_curves
     from unireplknet.training.task import LossNotFinite
 
     handler = signal.getsignal(signal.SIGINT)
@@ -294,7 +295,7 @@ def _explaining_the_end(run: Run, data: Labelled) -> Iterator[None]:
         raise KeyboardInterrupt("stopped at once; the same command goes on from the last state saved") from error
     finally:
         if is_first():
-            _draw_curves(run)
+            refresh_curves(run.path)
 
 
 def _save_bad_batch(run: Run, data: Labelled, error: LossNotFinite) -> UserError:
@@ -379,10 +380,3 @@ def last_folder(name: str) -> Path:
     if not numbers:
         raise UserError(f"there is no run of {name} in {Path('runs').resolve()} to resume")
     return Path("runs") / f"{name}-{max(numbers, key=int)}"
-
-
-def _draw_curves(run: Run) -> None:
-    if (run.path / "metrics.csv").exists():
-        from unireplknet.insight.curves import draw_curves
-
-        draw_curves(run.path / "metrics.csv", run.path / "curves.png")

@@ -77,6 +77,9 @@ class Classification(pl.LightningModule):
         self.loss.persistent(True)  # the mean of an interrupted epoch is the mean of all of it
         self.val_loss = MeanMetric("error")
         self.accuracy = MulticlassAccuracy(num_classes, average="micro")
+        if optim.ema:  # then those two are of the average
+            self.raw_loss = MeanMetric("error")
+            self.raw_accuracy = MulticlassAccuracy(num_classes, average="micro")
         self.unreadable: set[str] = set()
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -119,7 +122,7 @@ class Classification(pl.LightningModule):
             # No samples give no loss and gradients of zero, but take part in everything that all processes do.
             self.log("train/loss", self.loss, on_step=False, on_epoch=True)
             return self(batch.maps.new_empty(0, self.recipe.input.channels, 32, 32)).sum()
-        loss = self._loss(batch.maps, batch.labels)
+        loss = self.objective(batch.maps, batch.labels)
         if not torch.isfinite(loss):
             lr = self.trainer.optimizers[0].param_groups[0]["lr"]
             raise LossNotFinite(loss.item(), self.global_step, lr, batch.indices.tolist())
@@ -128,7 +131,8 @@ class Classification(pl.LightningModule):
         self.log("train/loss", self.loss, on_step=False, on_epoch=True)
         return loss
 
-    def _loss(self, maps: Tensor, labels: Tensor) -> Tensor:
+    def objective(self, maps: Tensor, labels: Tensor) -> Tensor:
+        """What training minimises: cross entropy of maps (B, C, H, W), mixed, and labels (B), smoothed."""
         pairs = len(labels) // 2 * 2
         if self.mix is None or not pairs:
             return F.cross_entropy(self(maps), labels, label_smoothing=self.recipe.optim.label_smoothing)
@@ -140,14 +144,25 @@ class Classification(pl.LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Loss and accuracy on the samples that choose the epoch."""
         self._note(batch.problems)
+        self.score(batch, self)
+
+    def score(self, batch: Batch, network: nn.Module, raw: bool = False) -> None:
+        """Count a batch of the val split.
+
+        Args:
+            batch: The samples.
+            network: What is scored.
+            raw: Whether it has the weights as they are trained, where what is kept is their average.
+        """
         size = len(batch.labels)
+        loss, accuracy = (self.raw_loss, self.raw_accuracy) if raw else (self.val_loss, self.accuracy)
         if size:
-            logits = self(batch.maps)
-            self.accuracy.update(logits, batch.labels)
-            self.val_loss.update(F.cross_entropy(logits, batch.labels), size)
+            logits = network(batch.maps)
+            accuracy.update(logits, batch.labels)
+            loss.update(F.cross_entropy(logits, batch.labels), size)
         # Without samples too: what is logged, all processes compute together.
-        self.log("val/loss", self.val_loss, prog_bar=True, batch_size=size)
-        self.log("val/accuracy", self.accuracy, prog_bar=True, batch_size=size)
+        self.log("val/loss_raw" if raw else "val/loss", loss, prog_bar=not raw, batch_size=size)
+        self.log("val/accuracy_raw" if raw else "val/accuracy", accuracy, prog_bar=not raw, batch_size=size)
 
     def configure_optimizers(self) -> Any:
         """AdamW, with a learning rate for each step."""
