@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import importlib.metadata
 import json
 import logging
 import os
@@ -19,13 +18,13 @@ import statistics
 from pathlib import Path
 
 import torch
+from _common import versions
 
 from unireplknet.recipes import RECIPES
 from unireplknet.training.evaluate import evaluate, nearest_neighbour
 from unireplknet.training.run import fit
 
 RESULTS = Path(__file__).parent / "results" / "small_runs.json"
-PACKAGES = ("torch", "torchvision", "timm", "lightning", "numpy", "scikit-learn")
 
 
 def main() -> None:
@@ -78,7 +77,7 @@ def measure(name: str, data: str, seeds: list[int]) -> dict[str, object]:
             "threads": torch.get_num_threads(),
             "accelerator": str(torch.accelerator.current_accelerator(check_available=True)),
         },
-        "versions": {package: importlib.metadata.version(package) for package in PACKAGES},
+        "versions": versions(),
     }
 
 
