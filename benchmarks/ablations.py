@@ -12,6 +12,7 @@ the run it was in, and without those it had finished. The tables and the picture
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,15 +58,19 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs") / "ablations", help="default: runs/ablations")
     options = parser.parse_args()
     if not options.data:
-        print(count_table(ABLATION_ROWS))
+        print(count_table(count()))
         return
     chosen = [row for row in ROWS if (row.label in options.rows if options.rows else row.label[:3] in options.tables)]
     data = str(Path(options.data).resolve())
     recipes = [recipe_of(row, seed, data, options.epochs) for seed in options.seeds for row in distinct(chosen)]
-    for recipe in (bar := tqdm(recipes)):
-        bar.set_description(recipe.name)
-        run_cell(recipe, options.out)
-    report(collect(options.out, data, options.epochs), data, options.epochs)
+    try:
+        for recipe in (bar := tqdm(recipes)):
+            bar.set_description(recipe.name)
+            run_cell(recipe, options.out)
+        entries = collect(options.out, data, options.epochs, sorted({*SEEDS, *options.seeds}))
+    except UserError as error:
+        parser.exit(2, f"{error}\n")
+    report(entries, data, options.epochs)
 
 
 def distinct(rows: Sequence[Row]) -> list[Row]:
@@ -110,8 +115,7 @@ def run_cell(recipe: Recipe, out: Path) -> None:
     Raises:
         UserError: The folder has a run with other settings.
     """
-    folder = out / recipe.name
-    run = finished(recipe, out) or fit(recipe, folder)
+    run = finished(recipe, out) or fit(recipe, out / recipe.name)
     if "test" not in run.results:
         test = run.load_data().splits["test"]
         summary = score(run.load_model(), build_loader(recipe, test)).summary(run.classes)
@@ -130,19 +134,17 @@ def finished(recipe: Recipe, out: Path) -> Run | None:
     return run
 
 
-def collect(out: Path, data: str, epochs: int) -> list[dict[str, Any]]:
+def collect(out: Path, data: str, epochs: int, seeds: Sequence[int] = SEEDS) -> list[dict[str, Any]]:
     """One entry a row of the tables, with what its finished runs have scored."""
     entries = []
     for row in ROWS:
-        cost = complexity(row)
-        recipes = [recipe_of(first_alike(row), seed, data, epochs) for seed in SEEDS]
+        recipes = [recipe_of(first_alike(row), seed, data, epochs) for seed in seeds]
         runs = [run for recipe in recipes if (run := finished(recipe, out)) and "test" in run.results]
         entries.append(
             {
                 "row": row.label,
                 "trained_as": first_alike(row).label,
-                "paper": {"top1": row.top1, "params": row.params, "macs": row.macs},
-                "computed": {"params": cost.published_params, "macs": cost.macs},
+                "paper_top1": row.top1,
                 "small_params": runs[0].results["parameters"] if runs else None,
                 "top1": [run.results["test"]["top1"] for run in runs],
                 "class_mean": [run.results["test"]["class_mean"] for run in runs],
@@ -154,29 +156,45 @@ def collect(out: Path, data: str, epochs: int) -> list[dict[str, Any]]:
 
 def report(entries: list[dict[str, Any]], data: str, epochs: int) -> None:
     """Print the tables, draw them, and write the numbers down."""
-    print(f"{count_table(ABLATION_ROWS)}\n\nScaled down: {RULE}; {epochs} epochs.\n\n{accuracy_table(entries)}\n")
+    counts = count()
+    print(f"{count_table(counts)}\n\nScaled down: {RULE}; {epochs} epochs.\n\n{accuracy_table(entries)}\n")
     draw(entries, RESULTS / "ablations.png")
+    package = json.loads((Path(data) / "package.json").read_text(encoding="utf-8"))
     result = write_result(
         "ablations",
         {
             "versions": versions(),
             "command": "python benchmarks/ablations.py --data PATH",
-            "data": Path(data).name if (Path(data) / "emoji.json").exists() else data,
+            "data": {key: package[key] for key in ("name", "version")},
             "rule": RULE,
             "epochs": epochs,
             "rows": entries,
+            "counts": counts,
         },
     )
     print(f"written: {result}, {RESULTS / 'ablations.png'}")
 
 
-def count_table(rows: Sequence[Row]) -> str:
+def count() -> list[dict[str, Any]]:
+    """Parameters and MACs of the published rows of tables 3a to 3d, as printed and as computed."""
+    return [
+        {
+            "row": row.label,
+            "printed": {"params": row.params, "macs": row.macs},
+            "computed": {"params": cost.published_params, "macs": cost.macs},
+        }
+        for row in ABLATION_ROWS
+        for cost in [complexity(row)]
+    ]
+
+
+def count_table(counts: list[dict[str, Any]]) -> str:
     """Printed against computed parameters and MACs, as Markdown."""
     lines = ["| row | params, M: printed | computed | GMACs: printed | computed |", "|---|---|---|---|---|"]
-    for row in rows:
-        cost = complexity(row)
-        cells = (row.params or "-", f"{cost.published_params / 1e6:.2f}", row.macs or "-", f"{cost.macs / 1e9:.3f}")
-        lines.append(f"| {row.label} | {' | '.join(cells)} |")
+    for entry in counts:
+        printed, computed = entry["printed"], entry["computed"]
+        params = f"{printed['params'] or '-'} | {computed['params'] / 1e6:.2f}"
+        lines.append(f"| {entry['row']} | {params} | {printed['macs'] or '-'} | {computed['macs'] / 1e9:.3f} |")
     return "\n".join(lines)
 
 
@@ -188,7 +206,7 @@ def accuracy_table(entries: list[dict[str, Any]]) -> str:
     ]
     for entry in entries:
         small = f"{entry['small_params'] / 1e3:.0f}" if entry["small_params"] else "-"
-        cells = (small, spread(entry["top1"]), spread(entry["class_mean"]), len(entry["top1"]), entry["paper"]["top1"])
+        cells = (small, spread(entry["top1"]), spread(entry["class_mean"]), len(entry["top1"]), entry["paper_top1"])
         lines.append(f"| {entry['row']} | {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
 
@@ -214,7 +232,7 @@ def draw(entries: list[dict[str, Any]], picture: Path) -> None:
             if percent:
                 deviation = statistics.stdev(percent) if len(percent) > 1 else 0
                 here.errorbar(statistics.mean(percent), place, xerr=deviation, fmt="o", color="tab:blue", capsize=3)
-        paper.plot([entry["paper"]["top1"] for entry in rows], range(len(rows)), "s", color="tab:orange")
+        paper.plot([entry["paper_top1"] for entry in rows], range(len(rows)), "s", color="tab:orange")
         here.set_yticks(range(len(rows)), names)
         paper.set_yticks(range(len(rows)), [])
         for axes in (here, paper):
