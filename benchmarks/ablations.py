@@ -45,7 +45,7 @@ RULE = (
     " 56 pixels and a stem of stride 2 give 28-14-7-4 instead of 56-28-14-7; kernels as published"
 )
 BLOCKS, CHANNELS, PIXELS, STEM = 3, 6, 56, 2
-EPOCHS = 10
+EPOCHS = 8
 
 
 def main() -> None:
@@ -157,7 +157,7 @@ def collect(out: Path, data: str, epochs: int, seeds: Sequence[int] = SEEDS) -> 
 def report(entries: list[dict[str, Any]], data: str, epochs: int) -> None:
     """Print the tables, draw them, and write the numbers down."""
     counts = count()
-    print(f"{count_table(counts)}\n\nScaled down: {RULE}; {epochs} epochs.\n\n{accuracy_table(entries)}\n")
+    print(f"{count_table(counts)}\n\nScaled down: {RULE}; {epochs} epoch(s).\n\n{accuracy_table(entries)}\n")
     draw(entries, RESULTS / "ablations.png")
     package = json.loads((Path(data) / "package.json").read_text(encoding="utf-8"))
     result = write_result(
@@ -239,8 +239,8 @@ def draw(entries: list[dict[str, Any]], picture: Path) -> None:
             axes.set_ylim(len(rows) - 0.5, -0.5)
             axes.grid(alpha=0.3)
         here.set_title(f"{table}: {TABLES[table]}", loc="left", fontsize="medium")
-    grid[-1][0].set_xlabel("small networks, emoji: top-1, %; mean and standard deviation of the seeds (dots)")
-    grid[-1][1].set_xlabel("the paper, ImageNet-1K: top-1, %")
+    grid[-1][0].set_xlabel("here: emoji top-1, %; mean ± deviation of the seeds (dots)")
+    grid[-1][1].set_xlabel("the paper: ImageNet-1K top-1, %")
     figure.savefig(picture, dpi=120)
 
 
