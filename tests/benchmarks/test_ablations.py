@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 from typing import NoReturn
 
@@ -100,7 +101,7 @@ def test_finished_cells_are_kept_and_unfinished_ones_go_on(tmp_path: Path, monke
 
 
 def test_cells_with_other_settings_are_not_taken_for_these(tmp_path: Path, trained: ablations.Run) -> None:
-    (tmp_path / "tiny").symlink_to(trained.path, target_is_directory=True)
+    shutil.copytree(trained.path, tmp_path / "tiny")
     recipe = trained.recipe
     assert finished(recipe, tmp_path) is not None
     recipe.trainer.seed += 1
