@@ -1,6 +1,7 @@
 """What every benchmark needs: interleaved timing, and a result file that names the machine."""
 
 import datetime
+import importlib.metadata
 import json
 import os
 import platform
@@ -68,6 +69,12 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that a training depends on."""
+    packages = ("torch", "torchvision", "timm", "lightning", "numpy", "pillow", "scikit-learn")
+    return {package: importlib.metadata.version(package) for package in packages}
 
 
 def write_result(name: str, result: Mapping[str, Any]) -> Path:

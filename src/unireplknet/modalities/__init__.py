@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
 
+from unireplknet.modalities.emoji import load_emoji
 from unireplknet.modalities.folder import Labelled, load_folder
 from unireplknet.modalities.image import ImageAugment, ImageInput, load_digits, load_mnist
 from unireplknet.modalities.shards import load_shards
@@ -43,5 +44,6 @@ SOURCES: dict[str, Callable[[Path, Input], Labelled]] = {
     "folder": lambda path, inputs: load_folder(path, inputs.extensions),
     "shards": lambda path, inputs: load_shards(path, inputs.extensions),
     "digits": lambda path, inputs: load_digits(),
+    "emoji": lambda path, inputs: load_emoji(path),
     "mnist": lambda path, inputs: load_mnist(path),
 }

@@ -27,10 +27,13 @@ class Split:
     Attributes:
         items: One file, member of an archive, or in-memory array a sample.
         labels: Class index of each sample, int64, shape (N,).
+        groups: What each sample is a variant of, shape (N,): equal ones stay together when the split is divided. None
+            where every sample stands alone.
     """
 
     items: Sequence[Any]
     labels: np.ndarray
+    groups: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -39,7 +42,7 @@ class Split:
         """The samples at ``indices``, in that order."""
         items = self.items
         taken = items.take(indices) if isinstance(items, Members) else [items[i] for i in indices]
-        return Split(taken, self.labels[indices])
+        return Split(taken, self.labels[indices], None if self.groups is None else self.groups[indices])
 
     def name(self, index: int) -> str:
         """What to call a sample in a message: its path, or its number where it has none."""
@@ -135,8 +138,9 @@ def _load_split(folder: Path, classes: Sequence[str], extensions: Sequence[str],
 def split_data(data: Labelled, val_fraction: float, test_fraction: float, seed: int) -> Labelled:
     """Give every data set a train and a val split, and a test split unless its own split leaves it out.
 
-    Stratified by class. Test is taken from the whole where the source has no split; val is always taken from what is
-    left for training, so that choosing an epoch never looks at the test samples.
+    Stratified by class, by the number of groups where there are groups, which are not divided. Test is taken from the
+    whole where the source has no split; val is always taken from what is left for training, so that choosing an epoch
+    never looks at the test samples.
 
     Args:
         data: The source as loaded.
@@ -163,19 +167,31 @@ def _divide(split: Split, fraction: float, seed: int, classes: Sequence[str], na
 
     if not 0 < fraction < 1:
         raise UserError(f"data.{name}_fraction is {fraction}; expected a number between 0 and 1")
-    counts = np.bincount(split.labels, minlength=len(classes))
+    noun = "sample" if split.groups is None else "group"
+    groups = np.arange(len(split)) if split.groups is None else split.groups
+    _, first, member = np.unique(groups, return_index=True, return_inverse=True)
+    labels = split.labels[first]
+    counts = np.bincount(labels, minlength=len(classes))
     if counts.min() < 2:
         small = classes[int(counts.argmin())]
         raise UserError(
-            f"class {small!r} has {counts.min()} sample(s): at least 2 are needed to set some aside for {name}"
+            f"class {small!r} has {counts.min()} {noun}(s): at least 2 are needed to set some aside for {name}"
         )
-    if min(fraction, 1 - fraction) * len(split) < len(classes):
+    if min(fraction, 1 - fraction) * len(labels) < len(classes):
         raise UserError(
-            f"data.{name}_fraction {fraction} of {len(split)} samples leaves fewer than one a class"
-            f" ({len(classes)} classes); raise it to {len(classes) / len(split):.2g} or more"
+            f"data.{name}_fraction {fraction} of {len(labels)} {noun}s leaves fewer than one a class"
+            f" ({len(classes)} classes); raise it to {len(classes) / len(labels):.2g} or more"
         )
-    kept, taken = train_test_split(np.arange(len(split)), test_size=fraction, stratify=split.labels, random_state=seed)
-    return split.take(kept), split.take(taken)
+    kept, taken = train_test_split(np.arange(len(labels)), test_size=fraction, stratify=labels, random_state=seed)
+    return split.take(_samples_of(kept, member)), split.take(_samples_of(taken, member))
+
+
+def _samples_of(groups: np.ndarray, member: np.ndarray) -> np.ndarray:
+    """Indices of the samples of some groups, in the order of the groups; ``member`` is the group of each sample."""
+    rank = np.full(member.max() + 1, -1)
+    rank[groups] = np.arange(len(groups))
+    ranks = rank[member]
+    return np.argsort(ranks, kind="stable")[np.count_nonzero(ranks < 0) :]
 
 
 @dataclass(frozen=True)

