@@ -12,8 +12,8 @@ from PIL import Image
 
 from tests.runs import tiny_recipe, write_tree
 from unireplknet.errors import UserError
+from unireplknet.files import write_text
 from unireplknet.models.complexity import count_params
-from unireplknet.training.files import write_text
 
 BY_LABEL = {row.label: row for row in ROWS}
 
