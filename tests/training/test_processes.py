@@ -53,7 +53,9 @@ def test_two_processes_give_the_weights_of_one(source: str, tmp_path: Path) -> N
     for key in ("state_dict", "current_model_state"):
         for name, value in states[0][key].items():
             if name.startswith("model."):
-                torch.testing.assert_close(states[1][key][name], value, rtol=0, atol=1e-9)
+                # A running variance over maps of one pixel magnifies rounding; parameters do not follow it in training.
+                rtol = 1e-7 if "running" in name else 0
+                torch.testing.assert_close(states[1][key][name], value, rtol=rtol, atol=1e-9)
     for column in ("epoch", "step", "train/loss", "val/loss", "val/accuracy", "val/loss_raw", "val/accuracy_raw"):
         assert [row[column] for row in two.rows()] == [row[column] for row in one.rows()]
     assert out.count("test: top-1") == 1, "the other process says nothing"
