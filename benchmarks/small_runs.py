@@ -1,7 +1,7 @@
 """Measure the recipes that run on a laptop, and write what came out to results/small_runs.json.
 
     python benchmarks/small_runs.py digits
-    python benchmarks/small_runs.py mnist --data package/data --seeds 0
+    python benchmarks/small_runs.py mnist --data package/data --seeds 0 --devices 2
     python benchmarks/small_runs.py emoji --data google/package --other twitter/package
 
 Each seed is one run of the recipe as it stands: the epoch is chosen on the val split, the test split is scored once.
@@ -18,6 +18,8 @@ import logging
 import os
 import platform
 import statistics
+import subprocess
+import sys
 from pathlib import Path
 
 import torch
@@ -29,7 +31,8 @@ from unireplknet.modalities.folder import Split
 from unireplknet.recipes import RECIPES
 from unireplknet.training.evaluate import fit_on_maps, maps_of, score
 from unireplknet.training.loader import build_loader
-from unireplknet.training.run import Run, fit
+from unireplknet.training.recipe import Recipe
+from unireplknet.training.run import Run, fit, new_folder
 
 RESULTS = Path(__file__).parent / "results" / "small_runs.json"
 
@@ -40,24 +43,26 @@ def main() -> None:
     parser.add_argument("--data", default="", help="where the samples lie, if the recipe needs it")
     parser.add_argument("--other", default="", help="where other samples lie whose test split is a second figure")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--devices", type=int, default=1, help="how many processes train together")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
 
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    results[options.recipe] = measure(options.recipe, options.data, options.other, options.seeds)
+    results[options.recipe] = measure(options.recipe, options.data, options.other, options.seeds, options.devices)
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(results, indent=2, sort_keys=True) + "\n")
     print(json.dumps(results[options.recipe], indent=2))
 
 
-def measure(name: str, data: str, other: str, seeds: list[int]) -> dict[str, object]:
+def measure(name: str, data: str, other: str, seeds: list[int], devices: int) -> dict[str, object]:
     runs = []
     for seed in seeds:
         recipe = RECIPES[name]()
         recipe.data.path = data or recipe.data.path
         recipe.trainer.seed = seed
         recipe.trainer.progress = False
-        run = fit(recipe)
+        recipe.trainer.devices = devices
+        run = fit(recipe) if devices == 1 else fit_by_command(recipe)
         tests = {"test": run.load_data().splits["test"]}
         if other:
             tests["other_test"] = run.load_data(other).splits["test"]
@@ -73,9 +78,12 @@ def measure(name: str, data: str, other: str, seeds: list[int]) -> dict[str, obj
         "samples": {split: entry["samples"] for split, entry in run.results["data"].items()},
         "parameters": run.results["parameters"],
         "epochs": recipe.optim.epochs,
+        "devices": devices,
+        "ema": recipe.optim.ema,
         "command": f"python benchmarks/small_runs.py {name}"
         + (" --data PATH" if data else "")
-        + (" --other PATH" if other else ""),
+        + (" --other PATH" if other else "")
+        + (f" --devices {devices}" if devices > 1 else ""),
         "date": datetime.date.today().isoformat(),
         "machine": {
             "system": platform.platform(),
@@ -86,6 +94,16 @@ def measure(name: str, data: str, other: str, seeds: list[int]) -> dict[str, obj
         },
         "versions": versions(),
     }
+
+
+def fit_by_command(recipe: Recipe) -> Run:
+    """Train by the command, which starts the other processes as copies of itself."""
+    out = new_folder(recipe.name)
+    recipe.save(out.with_suffix(".yaml"))
+    words = [sys.executable, "-m", "unireplknet", "train", str(out.with_suffix(".yaml")), "--out", str(out)]
+    environment = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // recipe.trainer.devices))}
+    subprocess.run(words, check=True, env=os.environ | environment)
+    return Run.open(out)
 
 
 def score_of(run: Run, samples: Split) -> dict[str, float]:
