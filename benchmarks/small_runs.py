@@ -48,10 +48,11 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
 
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    results[options.recipe] = measure(options.recipe, options.data, options.other, options.seeds, options.devices)
+    key = options.recipe + (f"_{options.devices}_processes" if options.devices > 1 else "")
+    results[key] = measure(options.recipe, options.data, options.other, options.seeds, options.devices)
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(results, indent=2, sort_keys=True) + "\n")
-    print(json.dumps(results[options.recipe], indent=2))
+    print(json.dumps(results[key], indent=2))
 
 
 def measure(name: str, data: str, other: str, seeds: list[int], devices: int) -> dict[str, object]:
