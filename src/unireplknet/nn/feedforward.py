@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.autograd.function import once_differentiable
 from torch.overrides import handle_torch_function, has_torch_function
 from torch.utils._python_dispatch import _get_current_dispatch_mode
@@ -37,7 +38,9 @@ def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return F.conv2d(x, weight[:, :, None, None], bias)
 
 
-def global_response_norm(g: Tensor, gamma: Tensor, beta: Tensor | None, eps: float) -> Tensor:
+def global_response_norm(
+    g: Tensor, gamma: Tensor, beta: Tensor | None, eps: float, out: Tensor | None = None
+) -> Tensor:
     """Global Response Normalization of a map, statistics in float32 for half precision.
 
     Half-precision activations near 1e4 have spatial norms that half precision cannot hold, so the norms and
@@ -48,6 +51,7 @@ def global_response_norm(g: Tensor, gamma: Tensor, beta: Tensor | None, eps: flo
         gamma: Weight of shape (C,).
         beta: Bias of shape (C,), or None.
         eps: Added to the mean norm.
+        out: Where to write the result, which may be ``g``; by default a new map.
 
     Returns:
         Map of shape (B, C, H, W).
@@ -56,7 +60,7 @@ def global_response_norm(g: Tensor, gamma: Tensor, beta: Tensor | None, eps: flo
         ConvNeXt V2, section 3.
     """
     norm, mean = _grn_norms(g, eps)
-    return _rescale(g, _grn_scale(gamma, norm / mean), beta)
+    return _rescale(g, _grn_scale(gamma, norm / mean), beta, out)
 
 
 def _grn_norms(g: Tensor, eps: float) -> tuple[Tensor, Tensor]:
@@ -105,10 +109,13 @@ def feed_forward(
     if has_torch_function(tensors):
         return handle_torch_function(feed_forward, tensors, *tensors, eps)
     if torch.compiler.is_exporting() or not _needs_gradient(tensors):
-        if _observed():
-            g = global_response_norm(F.gelu(pointwise(x, weight1, bias1)), gamma, beta, eps)
-            return pointwise(g, weight2, bias2)
-        parts = [_infer(part, weight1, bias1, gamma, beta, weight2, bias2, eps) for part in _parts(x, weight1.shape[0])]
+        plain = _observed()
+
+        def infer(part: Tensor) -> Tensor:
+            g = F.gelu(pointwise(part, weight1, bias1)) if plain else _pointwise_gelu(part, weight1, bias1)
+            return pointwise(global_response_norm(g, gamma, beta, eps, None if plain else g), weight2, bias2)
+
+        parts = [infer(part) for part in ((x,) if plain else _parts(x, weight1.shape[0]))]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
     dtype = compute_dtype(x)
     x, weight1, bias1, weight2 = x.to(dtype), weight1.to(dtype), bias1.to(dtype), weight2.to(dtype)
@@ -117,25 +124,11 @@ def feed_forward(
         return _FeedForward.apply(x, weight1, bias1, gamma, beta, weight2, bias2, eps)
 
 
-def _infer(
-    x: Tensor,
-    weight1: Tensor,
-    bias1: Tensor,
-    gamma: Tensor,
-    beta: Tensor | None,
-    weight2: Tensor,
-    bias2: Tensor | None,
-    eps: float,
-) -> Tensor:
-    g = _pointwise_gelu(x, weight1, bias1)
-    norm, mean = _grn_norms(g, eps)
-    return pointwise(_rescale(g, _grn_scale(gamma, norm / mean), beta, out=g), weight2, bias2)
-
-
 def _pointwise_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """GELU of a pointwise layer, in one oneDNN call where there is one: it is applied while the result is in cache."""
-    fusable = x.device.type == "cpu" and x.dtype == weight.dtype and x.dtype in _onednn_dtypes()
-    if not fusable or x.numel() == 0:
+    # Autocast does not look inside that call.
+    fusable = x.device.type == "cpu" and x.dtype == weight.dtype == compute_dtype(x) and x.dtype in _onednn_dtypes()
+    if not fusable or x.numel() == 0 or not torch.backends.mkldnn.enabled:
         return F.gelu(pointwise(x, weight, bias))
     ones = [1, 1]
     kernel = weight[:, :, None, None]
@@ -159,10 +152,15 @@ def _parts(x: Tensor, hidden: int) -> Sequence[Tensor]:
 
 
 def _observed() -> bool:
-    """Whether somebody records the calls: a compiler, an exporter, torch.func, a counter. They get the plain ones."""
+    """Whether somebody follows the calls: a compiler, an exporter, forward-mode derivatives, a counter.
+
+    They get calls that they know.
+    """
     return (
         torch.compiler.is_compiling()
         or torch.compiler.is_exporting()
+        or torch._C._get_tracing_state() is not None
+        or forward_ad._current_level >= 0
         or torch._C._are_functorch_transforms_active()
         or _get_current_dispatch_mode() is not None
     )
