@@ -78,9 +78,7 @@ def batch_norm_backward(
         Gradients of the input, of gamma and of beta. The latter two are this process's own, as for any other
         parameter: averaging them over processes is the trainer's part.
     """
-    if group is None and not y.numel():
-        return torch.zeros_like(y), torch.zeros_like(mean), torch.zeros_like(mean)  # PyTorch divides by the count
-    if group is None:
+    if group is None and y.numel():  # PyTorch's own divides by the count
         return torch.ops.aten.native_batch_norm_backward(
             grad, y, gamma, None, None, mean, rstd, True, 0.0, [True, True, True]
         )
@@ -90,7 +88,8 @@ def batch_norm_backward(
     dbeta = grad.to(wide).sum((0, 2, 3))
     dgamma = (grad.to(wide) * centred).sum((0, 2, 3)) * rstd
     sums = torch.stack([dbeta, dgamma])
-    dist.all_reduce(sums, group=group)
+    if group is not None:
+        dist.all_reduce(sums, group=group)
     mean_grad, mean_dot = sums / max(1, count)
     scale = gamma.to(wide) * rstd
     dy = (grad.to(wide) - mean_grad[shape] - centred * (rstd * mean_dot)[shape]) * scale[shape]
