@@ -11,7 +11,6 @@ warm figures are the best of several. Written to results/data_pipeline.json.
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import itertools
 import json
 import os
@@ -23,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from _common import settle_allocator, write_result
+from _common import settle_allocator, versions, write_result
 from PIL import Image
 
 from unireplknet.modalities import SOURCES
@@ -37,7 +36,6 @@ from unireplknet.training.optim import build_optimizer
 from unireplknet.training.recipe import Recipe
 
 WORKERS = (0, 1, 2)
-PACKAGES = ("torchvision", "timm", "pillow", "numpy")
 
 
 def main() -> None:
@@ -82,7 +80,7 @@ def measure(root: Path, images: int, samples: int, passes: int, steps: int) -> d
             for workers in WORKERS
         },
         "steps": steps,
-        "versions": {package: importlib.metadata.version(package) for package in PACKAGES},
+        "versions": versions(),
     }
 
 

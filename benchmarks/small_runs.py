@@ -12,18 +12,15 @@ second figure. The floors know the same samples, as maps: 1-nearest-neighbour, a
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import logging
 import os
-import platform
 import statistics
 import subprocess
 import sys
 from pathlib import Path
 
-import torch
-from _common import versions
+from _common import machine, versions
 from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.neighbors import KNeighborsClassifier
 
@@ -85,14 +82,7 @@ def measure(name: str, data: str, other: str, seeds: list[int], devices: int) ->
         + (" --data PATH" if data else "")
         + (" --other PATH" if other else "")
         + (f" --devices {devices}" if devices > 1 else ""),
-        "date": datetime.date.today().isoformat(),
-        "machine": {
-            "system": platform.platform(),
-            "processor": processor(),
-            "cores": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-            "accelerator": str(torch.accelerator.current_accelerator(check_available=True)),
-        },
+        "machine": machine(),
         "versions": versions(),
     }
 
@@ -127,13 +117,6 @@ def floors(run: Run, tests: dict[str, Split]) -> dict[str, float]:
         for fitted in [fit_on_maps(classifier, run, run.load_data())]
         for split, samples in tests.items()
     }
-
-
-def processor() -> str:
-    """The processor's name; only Linux tells the exact one, in a file."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.processor())
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ def emoji() -> Recipe:
     Command: npm pack emoji-datasource-google && tar xf emoji-datasource-google-*.tgz
         && unireplknet train emoji --data package
     Hardware: a CPU; two cores are enough.
-    Time: about five minutes.
+    Time: about five minutes (estimate).
     Score: not run. ``unireplknet evaluate RUN --data PATH`` with another vendor's package scores that vendor's
         drawings of the same held-out subjects.
     """
