@@ -14,6 +14,7 @@ from torch import Tensor
 
 from unireplknet.modalities.folder import Labelled, load_folder
 from unireplknet.modalities.image import ImageAugment, ImageInput, load_digits, load_mnist
+from unireplknet.modalities.points import PointsAugment, PointsInput, load_modelnet, load_scanobjectnn
 
 
 class Input(Protocol):
@@ -29,6 +30,15 @@ class Input(Protocol):
         """The (channels, H, W) map of a raw sample, for evaluation."""
 
 
+def views_of(inputs: Input) -> Callable[[Any], Tensor]:
+    """How a sample is looked at when it counts: from several sides, where the input has ``to_views``.
+
+    ``to_views(raw)`` gives maps of shape (V, channels, H, W), whose probabilities are averaged. Without it the one map
+    of ``to_map`` serves, of shape (channels, H, W).
+    """
+    return getattr(inputs, "to_views", inputs.to_map)
+
+
 class Augment(Protocol):
     """How training changes samples."""
 
@@ -36,10 +46,15 @@ class Augment(Protocol):
         """The training counterpart of ``inputs.to_map``."""
 
 
-MODALITIES: dict[str, tuple[type[Input], type[Augment]]] = {"image": (ImageInput, ImageAugment)}
+MODALITIES: dict[str, tuple[type[Input], type[Augment]]] = {
+    "image": (ImageInput, ImageAugment),
+    "points": (PointsInput, PointsAugment),
+}
 
 SOURCES: dict[str, Callable[[Path, Input], Labelled]] = {
     "folder": lambda path, inputs: load_folder(path, inputs.extensions),
     "digits": lambda path, inputs: load_digits(),
     "mnist": lambda path, inputs: load_mnist(path),
+    "modelnet": lambda path, inputs: load_modelnet(path, inputs.extensions),
+    "scanobjectnn": lambda path, inputs: load_scanobjectnn(path),
 }

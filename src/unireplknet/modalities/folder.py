@@ -196,7 +196,8 @@ class Batch(NamedTuple):
     """A batch of maps.
 
     Attributes:
-        maps: Shape (B, C, H, W), float32. B is smaller than asked for where samples were unreadable.
+        maps: Shape (B, C, H, W), float32, or (B, V, C, H, W) where samples are looked at from several sides. B is
+            smaller than asked for where samples were unreadable.
         labels: Class indices, shape (B,), int64.
         indices: Positions in the split, shape (B,), int64.
         problems: One line for each sample that could not be read.
