@@ -7,7 +7,6 @@ import io
 import re
 import zipfile
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 
@@ -28,7 +27,7 @@ CLASSES = {
 }
 """Words of a model's name that make it one of a class; the last such word counts: a desk lamp is a lamp."""
 
-OTHER = set("abdominal bat blind box fan leon ottoman shutter".split())
+OTHER = {"abdominal", "bat", "blind", "box", "fan", "leon", "ottoman", "shutter"}
 """Words that make it something else: a table fan, a table tennis bat, the car Seat Leon."""
 
 POSES = {"lying", "sitting"}
@@ -44,11 +43,11 @@ def furniture(package: Path, out: Path, count: int = 4096) -> list[dict[str, str
     Args:
         package: The unpacked Debian package sweethome3d-furniture.
         out: The folder to write, which must be new: ``CLASS/CATALOGUE-MODEL.npy``, each ``count`` points of the
-            model's surface with y up, and ``models.csv``.
+            model's surface with y up, and ``groups.csv``.
         count: Points of each model.
 
     Returns:
-        The rows of ``models.csv``: file, class, name, creator, licence, and the group of related models that must not
+        The rows of ``groups.csv``: file, class, name, creator, licence, and the group of related models that must not
         be divided between training and test.
 
     Raises:
@@ -60,7 +59,7 @@ def furniture(package: Path, out: Path, count: int = 4096) -> list[dict[str, str
     if out.exists():
         raise UserError(f"{out} exists already")
     rows = [row for path in catalogues for row in _convert(path, out, count)]
-    with (out / "models.csv").open("w", newline="", encoding="utf-8") as file:
+    with (out / "groups.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)

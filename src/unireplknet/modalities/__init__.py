@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
 
-from unireplknet.modalities.folder import Labelled, load_folder
+from unireplknet.modalities.folder import Labelled, load_folder, load_grouped
 from unireplknet.modalities.image import ImageAugment, ImageInput, load_digits, load_mnist
 from unireplknet.modalities.points import PointsAugment, PointsInput, load_modelnet, load_scanobjectnn
 
@@ -53,6 +53,7 @@ MODALITIES: dict[str, tuple[type[Input], type[Augment]]] = {
 
 SOURCES: dict[str, Callable[[Path, Input], Labelled]] = {
     "folder": lambda path, inputs: load_folder(path, inputs.extensions),
+    "grouped": lambda path, inputs: load_grouped(path, inputs.extensions),
     "digits": lambda path, inputs: load_digits(),
     "mnist": lambda path, inputs: load_mnist(path),
     "modelnet": lambda path, inputs: load_modelnet(path, inputs.extensions),

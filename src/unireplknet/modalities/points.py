@@ -289,8 +289,9 @@ def read_points(path: Path, surface: int) -> np.ndarray:
     if suffix == ".npy":
         array = np.load(path, allow_pickle=False)
     elif suffix in TABLES:
-        with path.open(encoding="utf-8") as file:
-            array = np.loadtxt((line.replace(",", " ") for line in file), ndmin=2)
+        lines = path.read_text(encoding="utf-8").replace(",", " ").splitlines()
+        lines = [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
+        array = np.loadtxt(lines, ndmin=2) if lines else np.empty((0, 3))
     else:
         raise UserError(f"files ending in {suffix} are not known; there are {' '.join(PointsInput.extensions)}")
     if array.ndim != 2 or array.shape[1] < 3:
@@ -309,12 +310,18 @@ def load_mesh(file: Any, kind: str) -> Any:
     Args:
         file: A path or an open file.
         kind: The format, such as "obj".
+
+    Raises:
+        UserError: The content is not of that format.
     """
     try:
         import trimesh
     except ImportError as error:
         raise missing_extra("trimesh", "points") from error
-    scene = trimesh.load_scene(file, file_type=kind, skip_materials=True)
+    try:
+        scene = trimesh.load_scene(file, file_type=kind, skip_materials=True)
+    except Exception as error:  # its readers raise anything
+        raise UserError(f"it is not a readable .{kind} file: {error}") from error
     parts = list(scene.geometry.values())
     if any(len(getattr(part, "faces", ())) for part in parts):
         return scene.to_mesh()

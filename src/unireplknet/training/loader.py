@@ -33,10 +33,8 @@ def build_loader(
     batch = optim.device_batch(world)
     if augment and len(split) < optim.batch_size and batch < optim.batch_size:
         raise UserError(f"optim.batch_size is {optim.batch_size}, there are {len(split)} samples to train with")
-    if augment:
-        to_map = recipe.augment.bind(recipe.input)
-    else:
-        to_map = views_of(recipe.input) if views else recipe.input.to_map
+    evaluated = views_of(recipe.input) if views else recipe.input.to_map
+    to_map = recipe.augment.bind(recipe.input) if augment else evaluated
     seed = recipe.trainer.seed
     return DataLoader(
         MapDataset(split, recipe.input.read, to_map, seed),
