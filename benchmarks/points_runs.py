@@ -39,7 +39,7 @@ CHOOSING, INNER_FOLDS = 100, 4
 
 CANDIDATES: dict[str, list[str]] = {
     "recipe": [],
-    "aligned": ["--augment.turn", "15", "--input.rotations", "1"],
+    "any turn": ["--augment.turn", "180", "--input.rotations", "12", "--input.arc", "360"],
     "three views": ["--input.directions", "[[0,0],[90,0],[0,90]]"],
     "48 pixels": ["--input.size", "48"],
     "kernels of 13": ["--model.kernel_sizes", "[[13],[13],[7,7],[3]]"],

@@ -192,15 +192,17 @@ def test_turning_the_cloud_by_right_angles_exchanges_the_views_around_it(quarter
     assert close > 0.99  # a point on the edge of a pixel may change sides
 
 
-def test_the_views_when_testing_are_maps_of_the_turned_cloud() -> None:
-    inputs = PointsInput(points=0, up="z", size=12, rotations=3, directions=AROUND)
+@pytest.mark.parametrize("arc", [360, 60])
+def test_the_views_when_testing_are_maps_of_the_turned_cloud(arc: float) -> None:
+    inputs = PointsInput(points=0, size=12, rotations=3, arc=arc, directions=AROUND)
     cloud = torch.from_numpy(CLOUD)
     views = inputs.to_views(cloud)
     assert views.shape == (3, 4, 12, 12)
-    assert torch.equal(views[0], inputs.to_map(cloud))
-    shifted = tuple((azimuth - 120, elevation) for azimuth, elevation in AROUND)
-    again = PointsInput(points=0, size=12, directions=shifted).to_map(cloud)
-    assert ((views[1] - again).abs() < 1e-5).double().mean() > 0.99
+    assert torch.equal(views[1], inputs.to_map(cloud))
+    for view, turned in ((0, -arc / 3), (2, arc / 3)):
+        directions = tuple((azimuth - turned, elevation) for azimuth, elevation in AROUND)
+        again = PointsInput(points=0, size=12, directions=directions).to_map(cloud)
+        assert ((views[view] - again).abs() < 1e-5).double().mean() > 0.99
 
 
 @pytest.mark.parametrize(("up", "axis"), [("x", 0), ("y", 1), ("z", 2)])

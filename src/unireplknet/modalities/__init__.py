@@ -21,7 +21,10 @@ class Input(Protocol):
     """How a raw sample becomes a map."""
 
     extensions: ClassVar[tuple[str, ...]]
-    channels: int
+
+    @property
+    def channels(self) -> int:
+        """Channels of the map."""
 
     def read(self, item: Any) -> Any:
         """Read a file or an in-memory item as a raw sample."""

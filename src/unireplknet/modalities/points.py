@@ -51,6 +51,7 @@ class PointsInput:
         size: Height and width of the map in pixels.
         splat: Pixels by which a point reaches beyond its own one on each side, to close gaps.
         rotations: Turns about the vertical in which a sample is looked at when testing; the probabilities are averaged.
+        arc: The part of a circle in degrees, centred on the cloud as it is, over which these turns are spread evenly.
     """
 
     surface: int = 8192
@@ -61,6 +62,7 @@ class PointsInput:
     size: int = 224
     splat: int = 1
     rotations: int = 1
+    arc: float = 360.0
 
     extensions: ClassVar[tuple[str, ...]] = (*MESHES, ".npy", ".pcd", *TABLES)
 
@@ -116,7 +118,8 @@ class PointsInput:
     def to_views(self, cloud: Tensor) -> Tensor:
         """The maps of a cloud that is turned about the vertical, shape (rotations, channels, size, size)."""
         cloud = self.prepare(cloud)
-        angles = (2 * math.pi * i / self.rotations for i in range(self.rotations))
+        step = math.radians(self.arc) / self.rotations
+        angles = (step * (i - (self.rotations - 1) / 2) for i in range(self.rotations))
         return torch.stack([self.project(cloud @ turn(angle).T) for angle in angles])
 
 

@@ -37,9 +37,9 @@ def furniture() -> Recipe:
             kernel_sizes=((7,), (7,), (7, 7), (3,)),
             drop_path=0.1,
         ),
-        data=Data("grouped", val_fraction=0.05, workers=1),
-        input=PointsInput(points=2048, sampling="random", up="y", directions=AROUND, size=64, rotations=12),
-        augment=PointsAugment(mirror=0.5, scale=(0.8, 1.25), turn=180, tilt=5, jitter=0.01, translate=0.05),
+        data=Data("grouped", val_fraction=0.06, workers=1),
+        input=PointsInput(points=2048, sampling="random", up="y", directions=AROUND, size=64, rotations=3, arc=30),
+        augment=PointsAugment(mirror=0.5, scale=(0.8, 1.25), turn=15, tilt=5, jitter=0.01, translate=0.05),
         optim=Optim(epochs=60, batch_size=16, lr=4e-3, warmup_epochs=3, ema=0.98),
         trainer=Trainer(select="last"),
     )
