@@ -136,7 +136,7 @@ def _tell_plan(recipe: Any, original: Any, tflops: float | None) -> None:
 
 
 def evaluate(words: list[str]) -> None:
-    """Score a run: top-1, top-5, each class, and a picture of the confusion matrix."""
+    """Score a run: top-1, top-5, each class and their mean, and a picture of the confusion matrix."""
     parser = _Parser("evaluate", _first_line(evaluate))
     parser.add_argument("run", metavar="RUN", help="a run folder")
     parser.add_argument("--split", choices=("train", "val", "test"), default="", help="default: test, else val")
@@ -157,7 +157,8 @@ def _report(run: Any, split: str = "", data: str = "") -> None:
     for name, row in summary["per_class"].items():
         accuracy = "   -   " if row["accuracy"] is None else f"{row['accuracy']:7.2%}"
         say(f"  {name:{width}}  {accuracy}  of {row['samples']}")
-    say(f"{split}: top-1 {summary['top1']:.2%}, top-5 {summary['top5']:.2%} of {summary['samples']} samples")
+    accuracies = f"top-1 {summary['top1']:.2%}, mean over classes {summary['mean_class_accuracy']:.2%}"
+    say(f"{split}: {accuracies}, top-5 {summary['top5']:.2%} of {summary['samples']} samples")
     if summary["unreadable"]:
         say(f"{len(summary['unreadable'])} unreadable samples were left out")
     say(f"written: {run.path / f'evaluation-{split}.json'}, {run.path / f'confusion-{split}.png'}")

@@ -22,6 +22,7 @@ from unireplknet.modalities.folder import (
     collate,
     find_files,
     load_folder,
+    load_grouped,
     split_data,
 )
 from unireplknet.modalities.image import ImageAugment, ImageInput
@@ -231,3 +232,44 @@ def test_collate_leaves_out_what_has_no_map() -> None:
     assert batch.indices.tolist() == [7, 9]
     assert batch.problems == ["x: broken"]
     assert len(collate([Sample(None, 1, 8, "x: broken")]).labels) == 0
+
+
+def related(root: Path, groups: int = 40) -> Path:
+    """Two classes, groups of one to three files, some of them in both classes."""
+    rows = ["file,group,note"]
+    for group in range(groups):
+        for i in range(1 + group % 3):
+            file = f"{'ab'[(group + i) % 2]}/{group}-{i}.x"
+            tree(root, file)
+            rows.append(f"{file},g{group},any")
+    (root / "groups.csv").write_text("\n".join(rows) + "\n")
+    return root
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_relatives_stay_on_one_side_and_every_sample_is_tested_once(tmp_path: Path, seed: int) -> None:
+    root, tested = related(tmp_path), []
+    for fold in range(5):
+        splits = load_grouped(root, (".x",), seed, fold).splits
+        sides = {name: {p.name.partition("-")[0] for p in split.items} for name, split in splits.items()}
+        assert not sides["train"] & sides["test"]
+        assert len(splits["train"]) + len(splits["test"]) == len(find_files(root, (".x",)))
+        assert [p.parent.name for p in splits["test"].items] == ["ab"[label] for label in splits["test"].labels]
+        tested += splits["test"].items
+    assert sorted(tested) == find_files(root, (".x",))
+
+
+def test_grouped_mistakes_are_named(tmp_path: Path) -> None:
+    root = related(tmp_path)
+    tree(root, "a/new.x")
+    with pytest.raises(UserError, match=r"groups.csv does not name a/new.x"):
+        load_grouped(root, (".x",))
+    (root / "groups.csv").write_text("path,group\n")
+    with pytest.raises(UserError, match=r"groups.csv is not a table with the columns file and group"):
+        load_grouped(root, (".x",))
+    (root / "groups.csv").unlink()
+    with pytest.raises(UserError, match=r"groups.csv is not a table"):
+        load_grouped(root, (".x",))
+    tree(root, "train/a/1.x", "train/b/1.x")
+    with pytest.raises(UserError, match=r"is divided already; data.source folder reads it"):
+        load_grouped(root, (".x",))

@@ -1,15 +1,21 @@
 import json
 import logging
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.special import softmax
+from sklearn.metrics import balanced_accuracy_score
 
 from tests.runs import COLOURS, tiny_recipe, write_tree
 from unireplknet.errors import UserError
-from unireplknet.training.evaluate import Scores, evaluate, nearest_neighbour, predict
+from unireplknet.modalities.folder import Draw
+from unireplknet.modalities.image import ImageInput
+from unireplknet.training.evaluate import Scores, evaluate, nearest_neighbour, predict, score
+from unireplknet.training.loader import build_loader
 from unireplknet.training.run import Run, new_folder
 
 
@@ -101,3 +107,39 @@ def test_only_unreadable_files(trained: Run) -> None:
 
 def test_nearest_neighbour_finds_the_colours(trained: Run) -> None:
     assert nearest_neighbour(trained, trained.load_data()) > 0.9
+
+
+class SeenTwice(ImageInput):
+    """As it is and with its colours exchanged."""
+
+    def to_views(self, image: Image.Image) -> torch.Tensor:
+        pixels = self.to_map(image)
+        return torch.stack([pixels, pixels.roll(1, 0)])
+
+
+def test_probabilities_of_several_views_are_averaged(trained: Run) -> None:
+    model, split = trained.load_model(), trained.load_data().splits["test"]
+    recipe = trained.recipe
+    once = score(model, build_loader(recipe, split, views=True))
+    maps = torch.cat([batch.maps for batch in build_loader(recipe, split)])
+    with torch.inference_mode():
+        direct, other = (model.double()(m.double()).numpy() for m in (maps, maps.roll(1, 1)))
+    np.testing.assert_allclose(once.logits, direct, atol=1e-4)  # one view: the logits themselves
+
+    recipe.input = SeenTwice(**asdict(recipe.input))
+    twice = score(model.float(), build_loader(recipe, split, views=True))
+    expected = (softmax(direct, 1) + softmax(other, 1)) / 2
+    np.testing.assert_allclose(twice.logits.exp(), expected, atol=1e-5)
+    assert np.abs(expected - softmax(direct, 1)).max() > 0.1, "the views differ"
+    assert build_loader(recipe, split).dataset[Draw(0, 0)].map.ndim == 3, "training sees one view"
+
+
+def test_mean_class_accuracy_is_sklearns_balanced_accuracy() -> None:
+    rng = np.random.default_rng(1)
+    logits, labels = rng.normal(size=(90, 5)), rng.choice(4, 90, p=[0.7, 0.1, 0.1, 0.1])
+    logits += 2 * np.eye(5)[labels] * (labels == 0)[:, None]
+    logits[:, 4] = -9  # neither there nor predicted, so that sklearn leaves it out without a warning
+    summary = Scores(torch.tensor(logits), torch.tensor(labels), torch.arange(90), []).summary("abcde")
+    expected = balanced_accuracy_score(labels, logits.argmax(1))
+    assert summary["mean_class_accuracy"] == pytest.approx(expected)
+    assert abs(expected - summary["top1"]) > 0.01

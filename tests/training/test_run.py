@@ -208,3 +208,13 @@ def test_changed_data_are_noticed(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     (data / "red").rename(data / "crimson")
     with pytest.raises(UserError, match="other classes"):
         run.load_data()
+
+
+def test_the_last_epoch_is_taken_where_the_val_split_cannot_tell(tmp_path: Path) -> None:
+    recipe = tiny_recipe(write_tree(tmp_path / "data", count=8), epochs=3)
+    recipe.trainer.select = "last"
+    recipe.optim.lr = 10.0  # so that no later epoch does better
+    run = fit(recipe, tmp_path / "run")
+    losses = [float(row["val/loss"]) for row in run.rows()]
+    assert min(losses) != losses[-1], "the best epoch is another one"
+    assert run.results["best_epoch"] == 3

@@ -13,8 +13,9 @@ from typing import Any, ClassVar, Protocol
 from torch import Tensor
 
 from unireplknet.modalities.emoji import load_emoji
-from unireplknet.modalities.folder import Labelled, load_folder
+from unireplknet.modalities.folder import Labelled, load_folder, load_grouped
 from unireplknet.modalities.image import ImageAugment, ImageInput, load_digits, load_mnist
+from unireplknet.modalities.points import PointsAugment, PointsInput, load_modelnet, load_scanobjectnn
 from unireplknet.modalities.shards import load_shards
 
 
@@ -22,13 +23,25 @@ class Input(Protocol):
     """How a raw sample becomes a map."""
 
     extensions: ClassVar[tuple[str, ...]]
-    channels: int
+
+    @property
+    def channels(self) -> int:
+        """Channels of the map."""
 
     def read(self, item: Any) -> Any:
         """Read a file (a path, or an open :class:`MemberFile` of an archive) or an array as a raw sample."""
 
     def to_map(self, raw: Any) -> Tensor:
         """The (channels, H, W) map of a raw sample, for evaluation."""
+
+
+def views_of(inputs: Input) -> Callable[[Any], Tensor]:
+    """How a sample is looked at when it counts: from several sides, where the input has ``to_views``.
+
+    ``to_views(raw)`` gives maps of shape (V, channels, H, W), whose probabilities are averaged. Without it the one map
+    of ``to_map`` serves, of shape (channels, H, W).
+    """
+    return getattr(inputs, "to_views", inputs.to_map)
 
 
 class Augment(Protocol):
@@ -38,12 +51,18 @@ class Augment(Protocol):
         """The training counterpart of ``inputs.to_map``."""
 
 
-MODALITIES: dict[str, tuple[type[Input], type[Augment]]] = {"image": (ImageInput, ImageAugment)}
+MODALITIES: dict[str, tuple[type[Input], type[Augment]]] = {
+    "image": (ImageInput, ImageAugment),
+    "points": (PointsInput, PointsAugment),
+}
 
 SOURCES: dict[str, Callable[[Path, Input], Labelled]] = {
     "folder": lambda path, inputs: load_folder(path, inputs.extensions),
     "shards": lambda path, inputs: load_shards(path, inputs.extensions),
+    "grouped": lambda path, inputs: load_grouped(path, inputs.extensions),
     "digits": lambda path, inputs: load_digits(),
     "emoji": lambda path, inputs: load_emoji(path),
     "mnist": lambda path, inputs: load_mnist(path),
+    "modelnet": lambda path, inputs: load_modelnet(path, inputs.extensions),
+    "scanobjectnn": lambda path, inputs: load_scanobjectnn(path),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -135,6 +136,42 @@ def _load_split(folder: Path, classes: Sequence[str], extensions: Sequence[str],
     return Split(items, np.asarray(labels, dtype=np.int64))
 
 
+def load_grouped(path: str | Path, extensions: Sequence[str], seed: int = 0, fold: int = 0, folds: int = 5) -> Labelled:
+    """Read a class-per-folder tree of related samples, and divide it so that relatives stay on one side.
+
+    Args:
+        path: The root of the tree ``path/CLASS/FILE``, with ``path/groups.csv``, whose columns ``file`` (such as
+            ``CLASS/FILE``) and ``group`` say which samples belong together.
+        extensions: File name endings of the modality, lower case, with the dot.
+        seed: Seed of the division.
+        fold: Which of the parts is the test split.
+        folds: How many parts of similar size and class frequencies there are.
+
+    Returns:
+        The class names and the train and test splits.
+
+    Raises:
+        UserError: The tree or the table is not like that.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    data, table = load_folder(path, extensions), Path(path) / "groups.csv"
+    if "all" not in data.splits:
+        raise UserError(f"{path} is divided already; data.source folder reads it")
+    try:
+        with table.open(newline="", encoding="utf-8") as file:
+            group_of = {row["file"]: row["group"] for row in csv.DictReader(file)}
+    except (OSError, KeyError) as error:
+        raise UserError(f"{table} is not a table with the columns file and group: {error}") from error
+    split = data.splits["all"]
+    names = [item.relative_to(path).as_posix() for item in split.items]
+    if missing := [name for name in names if name not in group_of]:
+        raise UserError(f"{table} does not name {missing[0]}")
+    division = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    train, test = list(division.split(split.labels, split.labels, [group_of[name] for name in names]))[fold]
+    return Labelled(data.classes, {"train": split.take(train), "test": split.take(test)})
+
+
 def split_data(data: Labelled, val_fraction: float, test_fraction: float, seed: int) -> Labelled:
     """Give every data set a train and a val split, and a test split unless its own split leaves it out.
 
@@ -216,7 +253,8 @@ class Batch(NamedTuple):
     """A batch of maps.
 
     Attributes:
-        maps: Shape (B, C, H, W), float32. B is smaller than asked for where samples were unreadable.
+        maps: Shape (B, C, H, W), float32, or (B, V, C, H, W) where samples are looked at from several sides. B is
+            smaller than asked for where samples were unreadable.
         labels: Class indices, shape (B,), int64.
         indices: Positions in the split, shape (B,), int64.
         problems: One line for each sample that could not be read.

@@ -240,7 +240,7 @@ class Keeper(Checkpoint):
 
     Args:
         folder: The run folder.
-        select: What to compare on the val split: lowest "loss" or highest "accuracy".
+        select: What to compare on the val split: lowest "loss" or highest "accuracy"; "last" compares nothing.
         minutes: Time between states within an epoch; 0 for every step.
     """
 
@@ -281,6 +281,9 @@ class Keeper(Checkpoint):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep the epoch if none was better."""
+        if self.select == "last":
+            trainer.save_checkpoint(self.folder / BEST, weights_only=False)
+            return
         score = float(trainer.callback_metrics[f"val/{self.select}"])
         if math.isnan(self.best) or (score < self.best if self.select == "loss" else score > self.best):
             self.best = score

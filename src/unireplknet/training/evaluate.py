@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ class Scores:
     """What a network said about samples.
 
     Attributes:
-        logits: Shape (N, classes).
+        logits: Shape (N, classes); logarithms of mean probabilities where samples have several views.
         labels: True classes, shape (N,).
         indices: Positions in the split, shape (N,).
         unreadable: One line for each sample that could not be read; they are not among the N.
@@ -41,7 +42,10 @@ class Scores:
     unreadable: list[str]
 
     def summary(self, classes: Sequence[str]) -> dict[str, Any]:
-        """Top-1, top-5 and per-class accuracy, as plain numbers."""
+        """Accuracy as plain numbers: top-1, top-5, of each class, and the mean over the classes that have samples.
+
+        Of point clouds, top-1 is called OA and the mean over classes mAcc.
+        """
         count = len(classes)
         matrix = self.confusion(count)
         totals = matrix.sum(1)
@@ -54,6 +58,7 @@ class Scores:
             "samples": len(self.labels),
             "top1": top(1),
             "top5": top(min(5, count)),
+            "mean_class_accuracy": float((right[totals > 0] / totals[totals > 0]).mean()),
             "per_class": {
                 name: {
                     "accuracy": int(right[i]) / int(totals[i]) if totals[i] else None,
@@ -100,7 +105,7 @@ def score(model: nn.Module, loader: DataLoader[Any]) -> Scores:
     for batch in loader:
         unreadable += batch.problems
         if len(batch.labels):
-            logits.append(model(batch.maps.to(device)).float().cpu())
+            logits.append(_logits(model, batch.maps.to(device)).cpu())
             labels.append(batch.labels)
             indices.append(batch.indices)
     for number, problem in enumerate(unreadable, 1):
@@ -108,6 +113,14 @@ def score(model: nn.Module, loader: DataLoader[Any]) -> Scores:
     if not logits:
         raise UserError(f"none of the samples could be read; the first: {shorten(unreadable, 1)}")
     return Scores(torch.cat(logits), torch.cat(labels), torch.cat(indices), unreadable)
+
+
+def _logits(model: nn.Module, maps: Tensor) -> Tensor:
+    """Logits of maps (B, C, H, W); of several views (B, V, C, H, W) the logarithm of the mean probabilities."""
+    if maps.ndim == 4:
+        return model(maps).float()
+    views = [model(view).float().log_softmax(1) for view in maps.unbind(1)]  # one by one, to need no more memory
+    return torch.stack(views).logsumexp(0) - math.log(len(views))
 
 
 def evaluate(run: Run, name: str = "", path: str = "") -> tuple[str, Scores]:
@@ -131,11 +144,11 @@ def evaluate(run: Run, name: str = "", path: str = "") -> tuple[str, Scores]:
     name = name or ("test" if "test" in data.splits else "val")
     if name not in data.splits:
         raise UserError(f"the data of {run.path} have no {name} split, only {', '.join(data.splits)}")
-    loader = build_loader(run.recipe, data.splits[name])
-    scores = score(run.load_model(), loader)
+    scores = score(run.load_model(), build_loader(run.recipe, data.splits[name], views=True))
     text = json.dumps({"split": name} | scores.summary(run.classes), indent=2, ensure_ascii=False)
     (run.path / f"evaluation-{name}.json").write_text(text + "\n", encoding="utf-8")
     draw_confusion(scores.confusion(len(run.classes)), run.classes, run.path / f"confusion-{name}.png")
+    loader = build_loader(run.recipe, data.splits[name])
     _draw_doubtful(scores, loader, run.classes, run.path / f"predictions-{name}.png")
     return name, scores
 
@@ -175,7 +188,8 @@ def predict(run: Run, paths: Sequence[str | Path], top: int = 5) -> list[Predict
         if not found:
             raise UserError(f"{path} has no files ending in {' '.join(recipe.input.extensions)}")
         files += found
-    scores = score(run.load_model(), build_loader(recipe, Split(files, np.zeros(len(files), np.int64))))
+    unlabelled = Split(files, np.zeros(len(files), np.int64))
+    scores = score(run.load_model(), build_loader(recipe, unlabelled, views=True))
     top = min(top, len(run.classes))
     probabilities, order = scores.logits.softmax(1).topk(top)
     said = {

@@ -8,12 +8,15 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from unireplknet.errors import UserError
+from unireplknet.modalities import views_of
 from unireplknet.modalities.folder import EpochSampler, MapDataset, Split, collate
 from unireplknet.modalities.member import Members
 from unireplknet.training.recipe import Recipe
 
 
-def build_loader(recipe: Recipe, split: Split, augment: bool = False, rank: int = 0, world: int = 1) -> DataLoader[Any]:
+def build_loader(
+    recipe: Recipe, split: Split, augment: bool = False, rank: int = 0, world: int = 1, views: bool = False
+) -> DataLoader[Any]:
     """The batches of one split.
 
     Args:
@@ -22,6 +25,8 @@ def build_loader(recipe: Recipe, split: Split, augment: bool = False, rank: int 
         augment: Whether to shuffle and change samples as in training.
         rank: Number of the process.
         world: Number of processes; each gets its part.
+        views: Whether to look at samples from several sides, where the modality does: batches are then of shape
+            (B, V, C, H, W).
 
     Raises:
         UserError: A step cannot be divided among the processes, or there are too few samples to.
@@ -30,7 +35,8 @@ def build_loader(recipe: Recipe, split: Split, augment: bool = False, rank: int 
     batch = optim.device_batch(world)
     if augment and len(split) < optim.batch_size and batch < optim.batch_size:
         raise UserError(f"optim.batch_size is {optim.batch_size}, there are {len(split)} samples to train with")
-    to_map = recipe.augment.bind(recipe.input) if augment else recipe.input.to_map
+    evaluated = views_of(recipe.input) if views else recipe.input.to_map
+    to_map = recipe.augment.bind(recipe.input) if augment else evaluated
     seed, window = recipe.trainer.seed, recipe.data.window
     archives = split.items.archive if isinstance(split.items, Members) else None
     if augment and window and archives is None:

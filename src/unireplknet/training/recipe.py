@@ -203,7 +203,8 @@ class Trainer:
 
     Args:
         seed: Seed of the first weights, the order of samples and the augmentation.
-        select: What chooses the best epoch on the val split: lowest "loss" or highest "accuracy".
+        select: What chooses the best epoch on the val split: lowest "loss" or highest "accuracy"; "last" takes the last
+            one, for a val split too small to tell.
         precision: The arithmetic, as Lightning calls it.
         accelerator: Where to compute; "auto" takes the best there is.
         devices: How many devices to use on each machine.
@@ -219,7 +220,7 @@ class Trainer:
     """
 
     seed: int = 0
-    select: Literal["loss", "accuracy"] = "accuracy"
+    select: Literal["loss", "accuracy", "last"] = "accuracy"
     precision: Literal["32-true", "64-true", "bf16-mixed", "16-mixed"] = "32-true"
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
     devices: int = 1
