@@ -14,6 +14,7 @@ from torch import Tensor
 
 from unireplknet.modalities.folder import Labelled, load_folder
 from unireplknet.modalities.image import ImageAugment, ImageInput, load_digits, load_mnist
+from unireplknet.modalities.video import VideoAugment, VideoInput, load_kinetics
 
 
 class Input(Protocol):
@@ -36,10 +37,17 @@ class Augment(Protocol):
         """The training counterpart of ``inputs.to_map``."""
 
 
-MODALITIES: dict[str, tuple[type[Input], type[Augment]]] = {"image": (ImageInput, ImageAugment)}
+MODALITIES: dict[str, tuple[type[Input], type[Augment]]] = {
+    "image": (ImageInput, ImageAugment),
+    "video": (VideoInput, VideoAugment),
+}
 
 SOURCES: dict[str, Callable[[Path, Input], Labelled]] = {
     "folder": lambda path, inputs: load_folder(path, inputs.extensions),
     "digits": lambda path, inputs: load_digits(),
     "mnist": lambda path, inputs: load_mnist(path),
+    "kinetics": lambda path, inputs: load_kinetics(path, inputs.extensions),
 }
+
+BUILT_IN = {"digits"}
+"""Sources that need no path."""

@@ -250,7 +250,10 @@ class MapDataset(Dataset[Sample]):
         except Exception as error:  # decoders raise anything; one bad file must not end a run
             return Sample(None, label, draw.index, f"{self.split.name(draw.index)}: {error}")
         with random_state(self.seed, draw.epoch, draw.index):
-            return Sample(self.to_map(raw), label, draw.index)
+            try:
+                return Sample(self.to_map(raw), label, draw.index)
+            except UserError as error:  # what is decoded on demand may turn out damaged here
+                return Sample(None, label, draw.index, f"{self.split.name(draw.index)}: {error}")
 
 
 class EpochSampler(Sampler[Draw]):

@@ -187,13 +187,16 @@ class ImageAugment:
             )
         if self.brightness:
             steps.append(v2.ColorJitter(self.brightness, self.brightness))
-        if self.policy:
-            from timm.data.auto_augment import auto_augment_transform, rand_augment_transform
+        return steps + self._policy(inputs)
 
-            build = rand_augment_transform if self.policy.startswith("rand") else auto_augment_transform
-            grey = tuple(round(255 * m) for m in inputs.mean)
-            steps.append(build(self.policy, {"translate_const": round(inputs.size * 0.45), "img_mean": grey}))
-        return steps
+    def _policy(self, inputs: ImageInput) -> list[Any]:
+        if not self.policy:
+            return []
+        from timm.data.auto_augment import auto_augment_transform, rand_augment_transform
+
+        build = rand_augment_transform if self.policy.startswith("rand") else auto_augment_transform
+        grey = tuple(round(255 * m) for m in inputs.mean)
+        return [build(self.policy, {"translate_const": round(inputs.size * 0.45), "img_mean": grey})]
 
 
 def load_digits() -> Labelled:
