@@ -96,7 +96,7 @@ def test_only_what_is_needed_is_decoded(tmp_path: Path, monkeypatch: pytest.Monk
             self.container = container
             self.streams = container.streams
 
-        def decode(self, video: int):  # noqa: ANN202
+        def decode(self, video: int):
             for frame in self.container.decode(video=video):
                 turned.append(int(searched(frames.times, frame.pts)))
                 yield frame
@@ -142,7 +142,7 @@ def test_no_video_stream(tmp_path: Path) -> None:
         frame.sample_rate = 8000
         container.mux(stream.encode(frame))
         container.mux(stream.encode())
-    with pytest.raises(UserError, match="^no video stream$"):
+    with pytest.raises(UserError, match=r"^no video stream$"):
         open_frames(tmp_path / "a.mp4")
 
 

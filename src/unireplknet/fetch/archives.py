@@ -13,6 +13,7 @@ import tarfile
 import urllib.error
 import urllib.parse
 import urllib.request
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from html.parser import HTMLParser
@@ -106,13 +107,17 @@ def unpack(archive: Path, folder: Path) -> None:
     try:
         if archive.suffix == ".deb":
             command = [_client("dpkg-deb"), "--fsys-tarfile", str(archive.resolve())]
-            with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
-                with tarfile.open(fileobj=process.stdout, mode="r|") as tar:
-                    tar.extractall(folder, filter=_contained)
+            with (
+                subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process,
+                tarfile.open(fileobj=process.stdout, mode="r|") as tar,
+            ):
+                tar.extractall(folder, filter=_contained)
+            if process.returncode:
+                raise UserError(f"{archive} cannot be unpacked: dpkg-deb finds it damaged")
         else:
             with tarfile.open(archive) as tar:
                 tar.extractall(folder, filter=_contained)
-    except (tarfile.TarError, EOFError) as error:
+    except (tarfile.TarError, EOFError, zlib.error) as error:
         raise UserError(f"{archive} cannot be unpacked: {error}") from error
 
 
@@ -170,10 +175,10 @@ def _indexes() -> Iterator[str]:
     """The package indexes that pip would look at, which its configuration and its help text tell."""
     pip = [sys.executable, "-m", "pip"]
     listed = subprocess.run([*pip, "config", "list"], capture_output=True, text=True, check=False).stdout
-    settings = {}
-    for line in listed.splitlines():
-        key, _, value = line.partition("=")
-        settings[key.rpartition(".")[2]] = ast.literal_eval(value)
+    lines = [line.partition("=") for line in listed.splitlines()]
+    settings: dict[str, str] = {}
+    for section in ("global.", "download.", ":env:."):  # the later ones count more
+        settings |= {key.removeprefix(section): ast.literal_eval(value) for key, _, value in lines if section in key}
     if "index-url" not in settings:
         text = subprocess.run([*pip, "download", "--help"], capture_output=True, text=True, check=False).stdout
         if default := re.search(r"--index-url .*?\(default\s+(\S+)\)", text, re.DOTALL):

@@ -211,7 +211,7 @@ class VideoInput:
 
 
 @dataclass
-class VideoAugment(ImageAugment):
+class VideoAugment(ImageAugment):  # noqa: D101 - it has the docstring of the settings that it takes over
     __doc__ = (ImageAugment.__doc__ or "").replace(
         "Random changes to training images;", "Random changes to training clips, the same for all frames of one;"
     )
@@ -264,8 +264,8 @@ def load_kinetics(path: str | Path, extensions: Sequence[str]) -> Labelled:
 
     A list is a .csv or .txt file in ``path`` or ``path/annotations`` whose name contains train, val, validate or test
     as a word. It has either the columns ``label,youtube_id,time_start,time_end,split``, whose videos are
-    ``ID_START_END.EXT`` with six digits each (or ``ID.EXT``) anywhere below ``path``, or lines ``FILE LABEL``, parted by
-    a space or a comma, with files relative to ``path`` or absolute.
+    ``ID_START_END.EXT`` with six digits each (or ``ID.EXT``) anywhere below ``path``, or lines ``FILE LABEL``, parted
+    by a space or a comma, with files relative to ``path`` or absolute.
 
     Videos that are not there are left out and counted in a warning: some of Kinetics' always are.
 
@@ -290,7 +290,9 @@ def load_kinetics(path: str | Path, extensions: Sequence[str]) -> Labelled:
     read = {name: _read_list(lists[name], root, videos) for name in ("train", "val", "test") if name in lists}
     classes = tuple(sorted(set(read["train"].labels), key=lambda c: (int(c), c) if c.isdigit() else (-1, c)))
     if len(classes) < 2:
-        raise UserError(f"{lists['train']} has {len(classes)} class(es) with videos that are there; expected at least 2")
+        raise UserError(
+            f"{lists['train']} has {len(classes)} class(es) with videos that are there; expected at least 2"
+        )
     return Labelled(classes, {name: _as_split(lists[name], entries, classes) for name, entries in read.items()})
 
 
