@@ -4,7 +4,7 @@
     python benchmarks/video_runs.py data/motion
 
 Each seed is one run of the recipe as it stands: the epoch is chosen on the val split, the test split is scored once,
-and then once more with its frames in another order.
+and then once more with its frames in another order. The picture in docs/video.md is drawn too.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import logging
 import statistics
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -39,6 +40,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    draw_maps(options.data)
     runs = [measure(options.data, seed) for seed in options.seeds]
     accuracies = [run["test_top1"] for run in runs]
     result = {
@@ -79,6 +81,20 @@ def reordered(run: Run, order: Callable[[np.ndarray], np.ndarray]) -> float:
     recipe = replace(run.recipe, input=Reordered(**asdict(run.recipe.input)))
     scores = score(run.load_model(), build_loader(recipe, run.load_data().splits["test"]))
     return scores.summary(run.classes)["top1"]
+
+
+def draw_maps(data: str) -> None:
+    """Draw the map of one test video of each direction."""
+    from unireplknet.insight.figure import new_figure
+
+    inputs = motion().input
+    files = [sorted(folder.iterdir())[0] for folder in sorted((Path(data) / "test").iterdir())]
+    figure = new_figure(9, 2.8)
+    for axes, file in zip(figure.subplots(2, 4).flat, files, strict=True):
+        axes.imshow(inputs.to_map(inputs.read(file))[0], cmap="gray")
+        axes.set_axis_off()
+        axes.set_title(file.parent.name, fontsize="medium")
+    figure.savefig(Path(__file__).parents[1] / "docs" / "motion.png", dpi=80)
 
 
 if __name__ == "__main__":

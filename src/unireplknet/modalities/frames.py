@@ -80,18 +80,23 @@ class Stream:
                 if not container.streams.video:
                     raise UserError("no video stream")
                 stream = container.streams.video[0]
-                packets = [p for p in container.demux(stream) if p.size]
+                packets = [
+                    (p.pts, p.pts if p.dts is None else p.dts, p.is_keyframe, p.is_discard)
+                    for p in container.demux(stream)
+                    if p.size
+                ]
                 promised = stream.frames if "mov" in container.format.name else 0  # elsewhere it is a guess
         except av.FFmpegError as error:
             raise UserError(f"no video: {error.strerror}") from error
         if len(packets) < promised:
             raise UserError(f"cut off: {len(packets)} of {promised} frames are there")
-        shown = [p for p in packets if p.pts is not None and not p.is_discard]
+        shown = [(pts, dts, key) for pts, dts, key, discard in packets if pts is not None and not discard]
         if not shown:
             raise UserError("no frames with a time in the video stream")
-        starts = {p.pts: p.pts if p.dts is None else p.dts for p in shown if p.is_keyframe}
+        starts = {pts: dts for pts, dts, key in shown if key}
         keys = np.array(sorted(starts), dtype=np.int64)
-        return Stream(path, np.unique([p.pts for p in shown]), keys, np.array([starts[k] for k in keys.tolist()]))
+        times = np.unique([pts for pts, _, _ in shown])
+        return Stream(path, times, keys, np.array([starts[k] for k in keys.tolist()], dtype=np.int64))
 
     def __len__(self) -> int:
         return len(self.times)
