@@ -78,9 +78,10 @@ def obtain(package: Package, folder: Path) -> Path:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     DOWNLOADS[package.manager](package, partial)
-    file = next(partial.glob(package.file), None)
-    if file is None:
+    files = list(partial.glob(package.file))
+    if len(files) != 1:
         raise UserError(f"{package.manager} has brought no {package.file} for {package.name}")
+    file = files[0]
     if package.sha256 and (found := checksum(file)) != package.sha256:
         raise UserError(f"{file.name} is not what it should be: its sha256 is {found}, not {package.sha256}")
     return file.replace(folder / file.name)
