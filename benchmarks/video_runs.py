@@ -49,7 +49,6 @@ def main() -> None:
         "mean_test_top1": statistics.mean(accuracies),
         "spread_test_top1": [min(accuracies), max(accuracies)],
         "chance": 1 / 8,
-        "about_shuffled": "frames without order still show the axis, not the way along it: at best 1/4",
         "runs": runs,
     }
     print(write_result("video_runs", result))
@@ -89,7 +88,7 @@ def draw_maps(data: str) -> None:
 
     inputs = motion().input
     files = [sorted(folder.iterdir())[0] for folder in sorted((Path(data) / "test").iterdir())]
-    figure = new_figure(9, 2.8)
+    figure = new_figure(9, 4.8)
     for axes, file in zip(figure.subplots(2, 4).flat, files, strict=True):
         axes.imshow(inputs.to_map(inputs.read(file))[0], cmap="gray")
         axes.set_axis_off()

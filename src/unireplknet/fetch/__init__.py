@@ -64,7 +64,7 @@ DATA_SETS: dict[str, DataSet] = {
         ),
     ),
     "motion": DataSet(
-        "moving digits rendered from scikit-learn's: 16 frames of 32 x 32, 8 directions",
+        "moving digits rendered from scikit-learn's: 4,000 videos, 16 frames of 32 x 32, 8 directions",
         "made here, from digits under BSD-3-Clause",
         video.motion,
         "unireplknet train motion --data DIR",

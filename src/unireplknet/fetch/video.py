@@ -12,6 +12,10 @@ from unireplknet.errors import missing_extra
 DIRECTIONS = ("right", "down-right", "down", "down-left", "left", "up-left", "up", "up-right")
 """Clockwise, an eighth of a turn apart."""
 
+STEADY = (0, 1, 2, 3)
+HOPS = ((1, 3, 0, 2), (2, 0, 3, 1))
+"""Orders of the same four places that, unlike STEADY, lead nowhere: their correlation with time is 0."""
+
 
 def emoji_anim(packages: Path, out: Path) -> None:
     """The animated webp files, all in one folder."""
@@ -23,9 +27,12 @@ def emoji_anim(packages: Path, out: Path) -> None:
 def motion(packages: Path, out: Path, train: int = 400, test: int = 100) -> None:
     """Render digits that move in one of eight directions: ``{train,test}/DIRECTION/*.mp4``.
 
-    The digits of the test videos are other ones than those of the training videos, and which digit moves says nothing
-    about the direction. Neither does any single frame: digits start anywhere, and what leaves at one side comes in at
-    the other.
+    A video has four shots of four frames, one along each axis. In one of them a digit moves steadily, which is the
+    class; in the others it hops among places that lie alike. So the frames of a video, without their order, say
+    nothing at all about the class: nothing can tell it better than chance from them.
+
+    The digits of the test videos are other ones than those of the training videos, and which digit moves is drawn
+    apart from the direction.
 
     Args:
         packages: Not used; scikit-learn brings the digits.
@@ -43,32 +50,37 @@ def motion(packages: Path, out: Path, train: int = 400, test: int = 100) -> None
             folder = out / part / name
             folder.mkdir(parents=True)
             for number in range(count):
-                write_video(folder / f"{number:03}.mp4", moving(known[rng.integers(len(known))], turn / 8, rng))
+                write_video(folder / f"{number:03}.mp4", moving(known[rng.integers(len(known))], turn, rng))
 
 
-def moving(
-    digit: np.ndarray, turn: float, rng: np.random.Generator, frames: int = 16, size: int = 32, scale: int = 2
-) -> np.ndarray:
-    """Frames of a digit that moves steadily, over noise.
+def moving(digit: np.ndarray, turn: int, rng: np.random.Generator, size: int = 32, scale: int = 2) -> np.ndarray:
+    """Frames of a digit over noise, which moves steadily in one of four shots; what leaves comes in at the other side.
 
     Args:
         digit: Grey values from 0 to 255, shape (h, w).
-        turn: Direction as a part of a full turn, clockwise from the right.
-        rng: Draws where it starts, how fast it moves (2 to 4 pixels a frame), brightness and noise.
-        frames: How many.
-        size: Their height and width.
+        turn: Direction in which it moves steadily, in eighths of a turn clockwise from the right.
+        rng: Draws the order of the axes, where each shot starts, how fast it goes (4 to 7 pixels a frame), brightness
+            and noise.
+        size: Height and width of the frames.
         scale: How much larger the digit becomes.
 
     Returns:
-        8-bit grey values, shape (frames, size, size).
+        8-bit grey values, shape (16, size, size).
     """
     shape = (digit.shape[1] * scale, digit.shape[0] * scale)
     large = np.asarray(Image.fromarray(digit.astype(np.float32)).resize(shape, Image.Resampling.BILINEAR))
     canvas = np.zeros((size, size))
     canvas[: large.shape[0], : large.shape[1]] = large
-    start, speed = rng.uniform(0, size, 2), rng.uniform(2, 4)
-    step = speed * np.array([np.sin(2 * np.pi * turn), np.cos(2 * np.pi * turn)])
-    video = np.stack([_shifted(canvas, start + t * step) for t in range(frames)]) * rng.uniform(0.6, 1.0)
+    speed = rng.uniform(4, 7)
+    frames = []
+    for axis in rng.permutation(4):
+        steady = axis == turn % 4
+        angle = np.pi / 4 * (turn if steady else axis)
+        step = speed * np.array([np.sin(angle), np.cos(angle)])
+        start = rng.uniform(0, size, 2)
+        order = STEADY if steady else HOPS[rng.integers(2)]
+        frames += [_shifted(canvas, start + place * step) for place in order]
+    video = np.stack(frames) * rng.uniform(0.6, 1.0)
     video += rng.uniform(0, 60) + rng.normal(0, rng.uniform(5, 15), video.shape)
     return video.round().clip(0, 255).astype(np.uint8)
 

@@ -7,7 +7,7 @@ from unireplknet.training.recipe import Data, Model, Optim, Recipe, Trainer
 
 
 def motion() -> Recipe:
-    """Which way a digit moves, 8 directions: every single frame looks alike, only their order tells.
+    """Which way a digit moves, 8 directions: the frames alone say nothing, only their order tells.
 
     Command: unireplknet fetch motion && unireplknet train motion --data data/motion
     Hardware: a CPU; two cores are enough.
@@ -25,9 +25,8 @@ def motion() -> Recipe:
         ),
         data=Data("folder", val_fraction=0.1),
         input=VideoInput(
-            frames=8,
-            stride=2,
-            grid=(2, 4),
+            frames=16,
+            stride=1,
             size=16,
             channels=1,
             fit="squash",
@@ -35,7 +34,7 @@ def motion() -> Recipe:
             std=(0.25,),
         ),
         augment=VideoAugment(),
-        optim=Optim(epochs=15, batch_size=32, lr=3e-3, warmup_epochs=2, clip_grad=1.0, ema=0.99),
+        optim=Optim(epochs=20, batch_size=32, lr=3e-3, warmup_epochs=2, clip_grad=1.0, ema=0.99),
         trainer=Trainer(select="loss"),
     )
 
