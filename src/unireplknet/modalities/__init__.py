@@ -17,6 +17,7 @@ from unireplknet.modalities.folder import Labelled, load_folder, load_grouped
 from unireplknet.modalities.image import ImageAugment, ImageInput, load_digits, load_mnist
 from unireplknet.modalities.points import PointsAugment, PointsInput, load_modelnet, load_scanobjectnn
 from unireplknet.modalities.shards import load_shards
+from unireplknet.modalities.video import VideoAugment, VideoInput, load_kinetics
 
 
 class Input(Protocol):
@@ -54,6 +55,7 @@ class Augment(Protocol):
 MODALITIES: dict[str, tuple[type[Input], type[Augment]]] = {
     "image": (ImageInput, ImageAugment),
     "points": (PointsInput, PointsAugment),
+    "video": (VideoInput, VideoAugment),
 }
 
 SOURCES: dict[str, Callable[[Path, Input], Labelled]] = {
@@ -65,4 +67,8 @@ SOURCES: dict[str, Callable[[Path, Input], Labelled]] = {
     "mnist": lambda path, inputs: load_mnist(path),
     "modelnet": lambda path, inputs: load_modelnet(path, inputs.extensions),
     "scanobjectnn": lambda path, inputs: load_scanobjectnn(path),
+    "kinetics": lambda path, inputs: load_kinetics(path, inputs.extensions),
 }
+
+BUILT_IN = {"digits"}
+"""Sources that need no path."""

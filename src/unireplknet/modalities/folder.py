@@ -160,9 +160,12 @@ def load_grouped(path: str | Path, extensions: Sequence[str], seed: int = 0, fol
         raise UserError(f"{path} is divided already; data.source folder reads it")
     try:
         with table.open(newline="", encoding="utf-8") as file:
-            group_of = {row["file"]: row["group"] for row in csv.DictReader(file)}
-    except (OSError, KeyError) as error:
-        raise UserError(f"{table} is not a table with the columns file and group: {error}") from error
+            reader = csv.DictReader(file)
+            if not {"file", "group"} <= set(reader.fieldnames or ()):
+                raise UserError(f"{table} is not a table with the columns file and group")
+            group_of = {row["file"]: row["group"] for row in reader}
+    except OSError as error:
+        raise UserError(f"{table} is not a table that can be read: {error}") from error
     split = data.splits["all"]
     names = [item.relative_to(path).as_posix() for item in split.items]
     if missing := [name for name in names if name not in group_of]:
@@ -309,7 +312,10 @@ class MapDataset(Dataset[Sample]):
         except Exception as error:  # decoders raise anything; one bad file must not end a run
             return Sample(None, label, draw.index, f"{self.split.name(draw.index)}: {error}")
         with random_state(self.seed, draw.epoch, draw.index):
-            return Sample(self.to_map(raw), label, draw.index)
+            try:
+                return Sample(self.to_map(raw), label, draw.index)
+            except UserError as error:  # what is decoded on demand may turn out damaged here
+                return Sample(None, label, draw.index, f"{self.split.name(draw.index)}: {error}")
 
 
 class EpochSampler(Sampler[Draw]):

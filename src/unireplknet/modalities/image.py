@@ -72,14 +72,14 @@ class ImageInput:
         with Image.open(item) as image:
             return convert(ImageOps.exif_transpose(image), MODES[self.channels])
 
-    def to_map(self, image: Image.Image) -> Tensor:
+    def to_map(self, image: Image.Image | Tensor) -> Tensor:
         """The map of an image for evaluation: scaled, cut and normalised.
 
         Args:
-            image: An image with the wanted channels.
+            image: An image with the wanted channels, or 8-bit pixels of shape (..., channels, H, W).
 
         Returns:
-            A float32 tensor of shape (channels, size, size).
+            A float32 tensor of shape (..., channels, size, size).
         """
         return self._pipeline(image)
 
@@ -156,7 +156,7 @@ class ImageAugment:
     erase: float = 0.0
     erase_with: Literal["mean", "noise"] = "mean"
 
-    def bind(self, inputs: ImageInput) -> Callable[[Image.Image], Tensor]:
+    def bind(self, inputs: ImageInput) -> Callable[[Image.Image | Tensor], Tensor]:
         """The training counterpart of ``inputs.to_map``."""
         finish = inputs.finish()
         if self.erase:
@@ -187,12 +187,13 @@ class ImageAugment:
             )
         if self.brightness:
             steps.append(v2.ColorJitter(self.brightness, self.brightness))
-        if self.policy:
-            steps.append(_policy(self.policy, inputs))
-        return steps
+        return steps + self._policy(inputs)
+
+    def _policy(self, inputs: ImageInput) -> list[Any]:
+        return [_timm_policy(self.policy, inputs)] if self.policy else []
 
 
-def _policy(name: str, inputs: ImageInput) -> Callable[[Image.Image], Image.Image]:
+def _timm_policy(name: str, inputs: ImageInput) -> Callable[[Image.Image], Image.Image]:
     """A policy of timm's, by its name there."""
     from timm.data import auto_augment as timm_policies
 

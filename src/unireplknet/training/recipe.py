@@ -15,9 +15,8 @@ import unireplknet
 from unireplknet import UniRepLKNet
 from unireplknet.errors import UserError, missing_extra
 from unireplknet.files import write_text
-from unireplknet.modalities import MODALITIES, SOURCES, Augment, Input
+from unireplknet.modalities import BUILT_IN, MODALITIES, SOURCES, Augment, Input
 from unireplknet.modalities.folder import Labelled, split_data
-from unireplknet.modalities.image import ImageAugment, ImageInput
 from unireplknet.models.published import ABLATION_ROWS
 from unireplknet.nn.batch_stats import synchronise_batch_norms
 
@@ -133,7 +132,7 @@ class Data:
         if self.source not in SOURCES:
             hint = nearest(self.source, SOURCES) or f"; there are {', '.join(SOURCES)}"
             raise UserError(f"data.source is {self.source!r}{hint}")
-        if self.source != "digits" and not self.path:
+        if self.source not in BUILT_IN and not self.path:
             raise UserError(f"data.source {self.source!r} needs a path: add --data PATH")
         data = SOURCES[self.source](Path(self.path), inputs)
         return split_data(data, self.val_fraction, self.test_fraction, self.split_seed)
@@ -259,8 +258,8 @@ class Recipe:
     name: str
     model: Model = field(default_factory=Model)
     data: Data = field(default_factory=Data)
-    input: Input = field(default_factory=ImageInput)
-    augment: Augment = field(default_factory=ImageAugment)
+    input: Input = field(kw_only=True)
+    augment: Augment = field(kw_only=True)
     optim: Optim = field(default_factory=Optim)
     trainer: Trainer = field(default_factory=Trainer)
 

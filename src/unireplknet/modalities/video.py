@@ -1,0 +1,338 @@
+"""Videos: frames of one clip, tiled into one C x H x W map."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as tvf
+
+from unireplknet.errors import UserError
+from unireplknet.modalities.folder import Labelled, Split, find_files
+from unireplknet.modalities.frames import Frames, open_frames
+from unireplknet.modalities.image import MODES, ImageAugment, ImageInput
+from unireplknet.modalities.member import MemberFile
+from unireplknet.randomness import random_state
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class VideoInput:
+    """How a video becomes a map.
+
+    A clip is ``frames`` frames; its frames are laid side by side, row by row in the order of time: a map of 3 x
+    (rows * size) x (columns * size), as the journal version says in section 3.3 (16 frames of 224: 3 x 896 x 896).
+
+    Args:
+        frames: Frames of a clip.
+        sampling: "dense" takes frames that are stride apart, "uniform" spreads them over the whole video.
+        stride: Distance of the frames that "dense" takes.
+        short: What to do with a video of too few frames: "skip" counts it as unreadable, "repeat" holds its last frame.
+        grid: Rows and columns of frames in the map.
+        clips: Clips of a video whose scores are averaged in evaluation, spread evenly over it.
+        crops: Crops of each of these clips, spread evenly over the longer side.
+        size: Height and width of a frame in the map, in pixels.
+        channels: 1 (grey), 3 (colour) or 4 (colour and transparency); frames are converted.
+        fit: "crop" scales the shorter side to size / crop and cuts the centre; "squash" scales both sides to size.
+        crop: Part of the scaled frame that "crop" keeps.
+        interpolation: How to scale.
+        mean: Subtracted from pixel values in 0..1, one number a channel.
+        std: Divides the difference, one number a channel.
+    """
+
+    frames: int = 16
+    sampling: Literal["dense", "uniform"] = "dense"
+    stride: int = 4
+    short: Literal["skip", "repeat"] = "skip"
+    grid: tuple[int, int] = (4, 4)
+    clips: int = 1
+    crops: int = 1
+    size: int = 224
+    channels: int = 3
+    fit: Literal["crop", "squash"] = "crop"
+    crop: float = 1.0
+    interpolation: Literal["nearest", "bilinear", "bicubic"] = "bilinear"
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+
+    extensions: ClassVar[tuple[str, ...]] = (
+        ".avi",
+        ".gif",
+        ".m4v",
+        ".mkv",
+        ".mov",
+        ".mp4",
+        ".mpeg",
+        ".mpg",
+        ".webm",
+        ".webp",
+        ".wmv",
+    )
+
+    def __post_init__(self) -> None:
+        for name in ("frames", "stride", "clips", "crops"):
+            if getattr(self, name) < 1:
+                raise UserError(f"input.{name} is {getattr(self, name)}; expected at least 1")
+        rows, columns = self.grid
+        if rows * columns != self.frames:
+            raise UserError(f"input.grid is {rows} x {columns}, input.frames is {self.frames}; expected their product")
+        if self.crops > 1 and self.fit == "squash":
+            raise UserError(f"input.crops is {self.crops}, but fit 'squash' shows the whole frame; expected 1")
+        self.image  # noqa: B018 - checks channels, mean and std
+
+    @cached_property
+    def image(self) -> ImageInput:
+        """How each frame is treated."""
+        return ImageInput(
+            self.size, self.channels, self.fit, self.crop, self.interpolation, tuple(self.mean), tuple(self.std)
+        )
+
+    @property
+    def span(self) -> int:
+        """Frames that a video must have."""
+        return self.frames if self.sampling == "uniform" else (self.frames - 1) * self.stride + 1
+
+    def read(self, item: Path | MemberFile) -> Frames:
+        """Find the frames of a file, without decoding any.
+
+        Raises:
+            UserError: There are none, the file is cut off, or it is shorter than a clip and ``short`` is "skip".
+        """
+        frames = open_frames(item)
+        if len(frames) < self.span and self.short == "skip":
+            every = f", {self.stride} apart, take {self.span}" if self.sampling == "dense" else ""
+            raise UserError(
+                f"too short: {len(frames)} frames, but the {self.frames} of a clip{every};"
+                " input.short repeat would hold the last frame"
+            )
+        return frames
+
+    def numbers(self, count: int, offset: float) -> np.ndarray:
+        """Which frames make a clip.
+
+        Args:
+            count: Frames of the video.
+            offset: From 0 up to, but not including, 1: where among the possible clips this one lies.
+
+        Returns:
+            Frame numbers in the order of time, shape (frames,).
+        """
+        if self.sampling == "uniform":
+            count = max(count, 1)
+            return ((np.arange(self.frames) + offset) * (count / self.frames)).astype(int)
+        start = int(offset * max(count - self.span + 1, 1))
+        return np.minimum(start + np.arange(self.frames) * self.stride, count - 1)
+
+    def clip(self, video: Frames, offset: float) -> Tensor:
+        """Decode a clip.
+
+        Args:
+            video: The frames of a file.
+            offset: As for :meth:`numbers`.
+
+        Returns:
+            8-bit pixels, shape (frames, channels, H, W).
+        """
+        pixels = video.take(self.numbers(len(video), offset).tolist(), MODES[self.channels])
+        stacked = torch.from_numpy(np.ascontiguousarray(pixels))
+        return tv_tensors.Video(stacked[:, None] if self.channels == 1 else stacked.permute(0, 3, 1, 2))
+
+    def to_map(self, video: Frames) -> Tensor:
+        """The map of the clip in the middle of a video.
+
+        Args:
+            video: The frames of a file.
+
+        Returns:
+            A float32 tensor of shape (channels, rows * size, columns * size).
+
+        Raises:
+            UserError: A frame cannot be decoded.
+        """
+        return self.tile(self.image.to_map(self.clip(video, 0.5)))
+
+    def to_views(self, video: Frames) -> Tensor:
+        """The maps of several clips and crops of a video, whose scores are to be averaged.
+
+        Args:
+            video: The frames of a file.
+
+        Returns:
+            A float32 tensor of shape (clips * crops, channels, rows * size, columns * size).
+
+        Raises:
+            UserError: A frame cannot be decoded.
+        """
+        finish = v2.Compose(self.image.finish())
+        maps = []
+        for number in range(self.clips):
+            clip = self.clip(video, (number + 0.5) / self.clips)
+            if self.crops == 1:
+                maps.append(self.tile(self.image.to_map(clip)))
+            else:
+                maps += [self.tile(finish(crop)) for crop in self._crops(clip)]
+        return torch.stack(maps)
+
+    def _crops(self, clip: Tensor) -> list[Tensor]:
+        scaled = tvf.resize(clip, [round(self.size / self.crop)], self.image.resampling)
+        height, width = scaled.shape[-2:]
+        places = (np.arange(self.crops) / (self.crops - 1)).tolist()
+        if height > width:
+            corners = [(round(p * (height - self.size)), (width - self.size) // 2) for p in places]
+        else:
+            corners = [((height - self.size) // 2, round(p * (width - self.size))) for p in places]
+        return [tvf.crop(scaled, top, left, self.size, self.size) for top, left in corners]
+
+    def tile(self, clip: Tensor) -> Tensor:
+        """Lay frames side by side.
+
+        Args:
+            clip: Shape (frames, C, h, w).
+
+        Returns:
+            Shape (C, rows * h, columns * w).
+        """
+        rows, columns = self.grid
+        _, channels, height, width = clip.shape
+        tiles = clip.reshape(rows, columns, channels, height, width).permute(2, 0, 3, 1, 4)
+        return tiles.reshape(channels, rows * height, columns * width).as_subclass(Tensor).contiguous()
+
+
+@dataclass
+class VideoAugment(ImageAugment):  # noqa: D101 - it has the docstring of the settings that it takes over
+    __doc__ = (ImageAugment.__doc__ or "").replace(
+        "Random changes to training images;", "Random changes to training clips, the same for all frames of one;"
+    )
+
+    def bind(self, inputs: VideoInput) -> Callable[[Frames], Tensor]:  # type: ignore[override]
+        """The training counterpart of ``inputs.to_map``: a random clip, changed."""
+        change = super().bind(inputs.image)
+        return lambda video: inputs.tile(change(inputs.clip(video, torch.rand(()).item())))
+
+    def _policy(self, inputs: ImageInput) -> list[Any]:
+        return [_FrameByFrame(policy) for policy in super()._policy(inputs)]
+
+
+@dataclass
+class _FrameByFrame:
+    """Applies a random change of pictures to all frames with the same random numbers."""
+
+    change: Callable[[Image.Image], Image.Image]
+
+    def __call__(self, clip: Tensor) -> Tensor:
+        seed = int(torch.randint(2**31, ()))
+        changed = []
+        for frame in clip:
+            with random_state(seed):
+                changed.append(tvf.pil_to_tensor(self.change(tvf.to_pil_image(frame))))
+        return tv_tensors.Video(torch.stack(changed))
+
+
+@dataclass
+class _List:
+    """The lines of an annotation file: labels and files, and how many of these are missing."""
+
+    labels: list[str] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+
+    def add(self, label: str, name: str, file: Path | None) -> None:
+        if file is None or not file.is_file():
+            self.missing.append(name)
+        else:
+            self.labels.append(label)
+            self.files.append(file)
+
+
+SPLIT_WORDS = {"train": "train", "val": "val", "validate": "val", "validation": "val", "test": "test"}
+
+
+def load_kinetics(path: str | Path, extensions: Sequence[str]) -> Labelled:
+    """Read annotation lists as Kinetics has them.
+
+    A list is a .csv or .txt file in ``path`` or ``path/annotations`` whose name contains train, val, validate or test
+    as a word. It has either the columns ``label,youtube_id,time_start,time_end,split``, whose videos are
+    ``ID_START_END.EXT`` with six digits each (or ``ID.EXT``) anywhere below ``path``, or lines ``FILE LABEL``, parted
+    by a space or a comma, with files relative to ``path`` or absolute.
+
+    Videos that are not there are left out and counted in a warning: some of Kinetics' always are.
+
+    Args:
+        path: The folder.
+        extensions: File name endings of videos, lower case, with the dot.
+
+    Returns:
+        The class names, those of the training list in sorted order, and the splits that have a list.
+
+    Raises:
+        UserError: There is no training list, a line is not as above, or a list has a class of its own.
+    """
+    root = Path(path)
+    found = sorted(p for folder in (root, root / "annotations") for p in folder.glob("*.*") if p.suffix in _PARTED)
+    lists = {SPLIT_WORDS[w]: p for p in found for w in re.split(r"[\W_]+", p.stem.lower()) if w in SPLIT_WORDS}
+    if "train" not in lists:
+        raise UserError(f"{root / 'train.csv'} is missing; expected lists like train.csv, val.csv, test.csv there")
+    videos: dict[str, Path] = {}
+    if any(_has_columns(p) for p in lists.values()):
+        videos = {p.stem: p for p in find_files(root, extensions)}
+    read = {name: _read_list(lists[name], root, videos) for name in ("train", "val", "test") if name in lists}
+    classes = tuple(sorted(set(read["train"].labels), key=lambda c: (int(c), c) if c.isdigit() else (-1, c)))
+    if len(classes) < 2:
+        raise UserError(
+            f"{lists['train']} has {len(classes)} class(es) with videos that are there; expected at least 2"
+        )
+    return Labelled(classes, {name: _as_split(lists[name], entries, classes) for name, entries in read.items()})
+
+
+_PARTED = (".csv", ".txt")
+
+
+def _has_columns(path: Path) -> bool:
+    with path.open(encoding="utf-8") as file:
+        return "youtube_id" in file.readline()
+
+
+def _read_list(path: Path, root: Path, videos: dict[str, Path]) -> _List:
+    entries = _List()
+    with path.open(newline="", encoding="utf-8") as file:
+        if _has_columns(path):
+            for number, row in enumerate(csv.DictReader(file), 2):
+                try:
+                    name = row["youtube_id"]
+                    cut = f"{name}_{int(float(row['time_start'])):06d}_{int(float(row['time_end'])):06d}"
+                    entries.add(row["label"], cut, videos.get(cut) or videos.get(name))
+                except (KeyError, TypeError, ValueError) as error:
+                    raise UserError(
+                        f"{path} line {number}: expected label,youtube_id,time_start,time_end: {error!r}"
+                    ) from error
+        else:
+            for number, line in enumerate(filter(str.strip, file), 1):
+                parts = line.strip().rsplit("," if "," in line else None, 1)
+                if len(parts) != 2:
+                    raise UserError(f"{path} line {number}: expected FILE LABEL, not {line.strip()!r}")
+                entries.add(parts[1].strip(), parts[0], root / parts[0].strip())
+    if entries.missing:
+        total = len(entries.missing) + len(entries.files)
+        text = "%d of the %d videos of %s are not there and are left out; the first: %s"
+        logger.warning(text, len(entries.missing), total, path, entries.missing[0])
+    return entries
+
+
+def _as_split(path: Path, entries: _List, classes: Sequence[str]) -> Split:
+    number = {name: i for i, name in enumerate(classes)}
+    if unknown := sorted(set(entries.labels) - set(classes)):
+        raise UserError(f"{path} has class {unknown[0]!r}, which the training list has not")
+    return Split(entries.files, np.array([number[label] for label in entries.labels], dtype=np.int64))

@@ -1,0 +1,69 @@
+"""Who may know what: the network and its training never learn which modality they see."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import unireplknet
+from unireplknet.modalities import MODALITIES as REGISTERED
+
+ROOT = Path(unireplknet.__file__).parent
+MODALITIES = {kind.__module__.rpartition(".")[2] for kinds in REGISTERED.values() for kind in kinds}
+ALLOWED = ("modalities", "recipes", "fetch")
+
+
+def classes_of_modalities() -> set[str]:
+    """Names of the classes and functions that the modules of modalities define."""
+    return {
+        node.name
+        for name in MODALITIES
+        for node in ast.parse((ROOT / "modalities" / f"{name}.py").read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ClassDef | ast.FunctionDef)
+    }
+
+
+def imports_of_a_modality(code: str) -> Iterator[str]:
+    """The imports in a module of the package that name a modality, or what is defined for one."""
+    package, names = "unireplknet.modalities", classes_of_modalities()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Import):
+            yield from (a.name for a in node.names if a.name.removeprefix(f"{package}.").split(".")[0] in MODALITIES)
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            if node.module == package:
+                yield from (a.name for a in node.names if a.name in MODALITIES | names)
+            elif node.module.removeprefix(f"{package}.").split(".")[0] in MODALITIES:
+                yield node.module
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import unireplknet.modalities.image",
+        "from unireplknet.modalities.video import anything",
+        "from unireplknet.modalities import image",
+        "from unireplknet.modalities import ImageInput",
+        "def f():\n    from unireplknet.modalities.image import ImageInput",
+    ],
+)
+def test_the_check_sees_every_form(code: str) -> None:
+    assert list(imports_of_a_modality(code))
+
+
+@pytest.mark.parametrize(
+    "code", ["from unireplknet.modalities import MODALITIES", "from unireplknet.modalities.folder import Split"]
+)
+def test_the_check_lets_the_registry_pass(code: str) -> None:
+    assert not list(imports_of_a_modality(code))
+
+
+def test_only_modalities_recipes_and_fetch_import_a_modality_by_name() -> None:
+    assert {"image", "video"} <= MODALITIES
+    found = {
+        str(path.relative_to(ROOT)): names
+        for path in ROOT.rglob("*.py")
+        if path.relative_to(ROOT).parts[0] not in ALLOWED
+        and (names := list(imports_of_a_modality(path.read_text(encoding="utf-8"))))
+    }
+    assert not found
