@@ -33,34 +33,25 @@ def steps(path: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("turn", range(8))
-def test_one_shot_moves_where_the_name_says(turn: int) -> None:
+def test_every_shot_moves_where_the_name_says(turn: int) -> None:
     for seed in range(5):
-        found = steps(places(turn, seed))
-        steady = [s for s in found if np.abs(s - s.mean(0)).max() < 0.6]
-        assert len(steady) == 1
-        down, right = steady[0].mean(0)
-        name = DIRECTIONS[turn]
-        assert (down > 2) == ("down" in name)
-        assert (down < -2) == ("up" in name)
-        assert (right > 2) == ("right" in name)
-        assert (right < -2) == ("left" in name)
-        assert 3.9 < np.hypot(down, right) < 7.1
+        for down, right in steps(places(turn, seed)).reshape(-1, 2):
+            name = DIRECTIONS[turn]
+            np.testing.assert_allclose(down, 8 * (("down" in name) - ("up" in name)), atol=0.6)
+            np.testing.assert_allclose(right, 8 * (("right" in name) - ("left" in name)), atol=0.6)
 
 
 @pytest.mark.parametrize("turn", range(8))
 def test_without_their_order_the_frames_of_all_classes_are_alike(turn: int) -> None:
-    """Each video has, on each axis, four places in a row: for every direction, by the same draws, the same ones."""
-
-    def axes(turn: int, seed: int) -> set[int]:
-        found = set()
-        for shot in places(turn, seed):
-            for order in ([0, 1, 2, 3], [2, 0, 3, 1], [1, 3, 0, 2]):
-                step = steps(shot[order])
-                if np.abs(step - step.mean(0)).max() < 0.6 and 3.9 < np.hypot(*step.mean(0)) < 7.1:
-                    found.add(round(np.arctan2(*step.mean(0)) / (np.pi / 4)) % 4)
-        return found
-
-    assert all(axes(turn, seed) == {0, 1, 2, 3} for seed in range(5))
+    """For every direction, by the same draws, the same places: sixteen that lie evenly over the frame."""
+    for seed in range(5):
+        found = places(turn, seed).reshape(16, 2)
+        corner = found[0] % 8
+        cells = {tuple(np.round((place - corner) / 8).astype(int) % 4) for place in found}
+        assert len(cells) == 16
+        assert np.abs((found - corner + 4) % 8 - 4).max() < 0.6
+        other = places((turn + 1) % 8, seed).reshape(16, 2)
+        assert np.abs((other - corner + 4) % 8 - 4).max() < 0.6
 
 
 def test_no_single_frame_tells_the_direction() -> None:

@@ -12,9 +12,8 @@ from unireplknet.errors import missing_extra
 DIRECTIONS = ("right", "down-right", "down", "down-left", "left", "up-left", "up", "up-right")
 """Clockwise, an eighth of a turn apart."""
 
-STEADY = (0, 1, 2, 3)
-HOPS = ((1, 3, 0, 2), (2, 0, 3, 1))
-"""Orders of the same four places that, unlike STEADY, lead nowhere: their correlation with time is 0."""
+STEPS = ((0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1))
+"""The same as rows down and columns to the right."""
 
 
 def emoji_anim(packages: Path, out: Path) -> None:
@@ -27,9 +26,9 @@ def emoji_anim(packages: Path, out: Path) -> None:
 def motion(packages: Path, out: Path, train: int = 400, test: int = 100) -> None:
     """Render digits that move in one of eight directions: ``{train,test}/DIRECTION/*.mp4``.
 
-    A video has four shots of four frames, one along each axis. In one of them a digit moves steadily, which is the
-    class; in the others it hops among places that lie alike. So the frames of a video, without their order, say
-    nothing at all about the class: nothing can tell it better than chance from them.
+    A video has four shots of four frames, in each of which the digit moves in the direction that is the class. Whatever
+    the direction, it visits the same sixteen places, which lie evenly over the frame. So the frames of a video, without
+    their order, say nothing at all about the class: nothing can tell it better than chance from them.
 
     The digits of the test videos are other ones than those of the training videos, and which digit moves is drawn
     apart from the direction.
@@ -54,13 +53,12 @@ def motion(packages: Path, out: Path, train: int = 400, test: int = 100) -> None
 
 
 def moving(digit: np.ndarray, turn: int, rng: np.random.Generator, size: int = 32, scale: int = 2) -> np.ndarray:
-    """Frames of a digit over noise, which moves steadily in one of four shots; what leaves comes in at the other side.
+    """Frames of a digit that moves over noise; what leaves comes in at the other side.
 
     Args:
         digit: Grey values from 0 to 255, shape (h, w).
-        turn: Direction in which it moves steadily, in eighths of a turn clockwise from the right.
-        rng: Draws the order of the axes, where each shot starts, how fast it goes (4 to 7 pixels a frame), brightness
-            and noise.
+        turn: Direction in eighths of a turn clockwise from the right.
+        rng: Draws where the places lie, the order of the shots, where each starts, brightness and noise.
         size: Height and width of the frames.
         scale: How much larger the digit becomes.
 
@@ -71,16 +69,13 @@ def moving(digit: np.ndarray, turn: int, rng: np.random.Generator, size: int = 3
     large = np.asarray(Image.fromarray(digit.astype(np.float32)).resize(shape, Image.Resampling.BILINEAR))
     canvas = np.zeros((size, size))
     canvas[: large.shape[0], : large.shape[1]] = large
-    speed = rng.uniform(4, 7)
-    frames = []
-    for axis in rng.permutation(4):
-        steady = axis == turn % 4
-        angle = np.pi / 4 * (turn if steady else axis)
-        step = speed * np.array([np.sin(angle), np.cos(angle)])
-        start = rng.uniform(0, size, 2)
-        order = STEADY if steady else HOPS[rng.integers(2)]
-        frames += [_shifted(canvas, start + place * step) for place in order]
-    video = np.stack(frames) * rng.uniform(0.6, 1.0)
+    step = np.array(STEPS[turn])
+    across = np.array((0, 1) if step[0] else (1, 0))
+    corner = rng.uniform(0, size, 2)
+    # Four steps of a quarter lead back to where they began; four such rounds, side by side, visit all sixteen places.
+    rounds = [lane * across + np.outer(np.arange(4) + rng.integers(4), step) for lane in rng.permutation(4)]
+    places = corner + size / 4 * np.concatenate(rounds)
+    video = np.stack([_shifted(canvas, place) for place in places]) * rng.uniform(0.6, 1.0)
     video += rng.uniform(0, 60) + rng.normal(0, rng.uniform(5, 15), video.shape)
     return video.round().clip(0, 255).astype(np.uint8)
 

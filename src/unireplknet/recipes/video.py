@@ -34,7 +34,7 @@ def motion() -> Recipe:
             std=(0.25,),
         ),
         augment=VideoAugment(),
-        optim=Optim(epochs=20, batch_size=32, lr=3e-3, warmup_epochs=2, clip_grad=1.0, ema=0.99),
+        optim=Optim(epochs=10, batch_size=32, lr=3e-3, warmup_epochs=2, clip_grad=1.0, ema=0.99),
         trainer=Trainer(select="loss"),
     )
 
