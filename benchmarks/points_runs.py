@@ -3,7 +3,7 @@
     python benchmarks/points_runs.py choose --data PATH    # settings, compared inside the training part of one fold
     python benchmarks/points_runs.py report --data PATH    # the recipe as it stands; no fold of it was used to choose
 
-PATH is what ``unireplknet.fetch.points.furniture`` writes. Every training is noted in results/points_runs.json when it
+PATH is what ``unireplknet fetch furniture`` makes. Every training is noted in results/points_runs.json when it
 is done, and the same command goes on after the last one.
 """
 

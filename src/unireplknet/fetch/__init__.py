@@ -13,7 +13,7 @@ from pathlib import Path
 
 from unireplknet._version import __version__
 from unireplknet.errors import UserError
-from unireplknet.fetch import image, video
+from unireplknet.fetch import image, points, video
 from unireplknet.fetch.archives import Package, checksum, obtain, unpack
 
 RECORD = "fetched.json"
@@ -62,6 +62,13 @@ DATA_SETS: dict[str, DataSet] = {
             Package("npm", "emoji-datasource-google", 74_344_091, "16.0.0", EMOJI_GOOGLE),
             Package("npm", "emoji-datasource-twitter", 61_683_754, "16.0.0", EMOJI_TWITTER),
         ),
+    ),
+    "furniture": DataSet(
+        "3D models of furniture, doors, plants, persons and vehicles as point clouds: 307 in 10 classes, with their groups",
+        "CC-BY-3.0 or public domain; groups.csv names the licence and the creator of each",
+        points.furniture,
+        "unireplknet train furniture --data DIR",
+        (Package("apt", "sweethome3d-furniture", 119_782_356),),
     ),
     "motion": DataSet(
         "moving digits rendered from scikit-learn's: 4,000 videos, 16 frames of 32 x 32, 8 directions",

@@ -41,7 +41,7 @@ def furniture(package: Path, out: Path, count: int = 4096) -> list[dict[str, str
     """Turn the furniture catalogues into a class-per-folder tree of point clouds.
 
     Args:
-        package: The unpacked Debian package sweethome3d-furniture.
+        package: Where the Debian package sweethome3d-furniture was unpacked.
         out: The folder to write, which must be new: ``CLASS/CATALOGUE-MODEL.npy``, each ``count`` points of the
             model's surface with y up, and ``groups.csv``.
         count: Points of each model.
