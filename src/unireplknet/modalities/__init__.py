@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
 
+from unireplknet.modalities.audio import AudioAugment, AudioInput, load_speech_commands
 from unireplknet.modalities.folder import Labelled, load_folder
 from unireplknet.modalities.image import ImageAugment, ImageInput, load_digits, load_mnist
 
@@ -36,10 +37,14 @@ class Augment(Protocol):
         """The training counterpart of ``inputs.to_map``."""
 
 
-MODALITIES: dict[str, tuple[type[Input], type[Augment]]] = {"image": (ImageInput, ImageAugment)}
+MODALITIES: dict[str, tuple[type[Input], type[Augment]]] = {
+    "image": (ImageInput, ImageAugment),
+    "audio": (AudioInput, AudioAugment),
+}
 
 SOURCES: dict[str, Callable[[Path, Input], Labelled]] = {
     "folder": lambda path, inputs: load_folder(path, inputs.extensions),
     "digits": lambda path, inputs: load_digits(),
     "mnist": lambda path, inputs: load_mnist(path),
+    "speechcommands": load_speech_commands,
 }

@@ -10,13 +10,14 @@ from pathlib import Path
 
 from unireplknet.errors import UserError
 from unireplknet.recipes import imagenet
+from unireplknet.recipes import audio
 from unireplknet.recipes.small import digits, folder, mnist
 from unireplknet.training.recipe import Recipe, nearest
 
 __all__ = ["RECIPES", "find_recipe"]
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
-    recipe.__name__: recipe for recipe in (digits, mnist, folder, *imagenet.ALL)
+    recipe.__name__: recipe for recipe in (digits, mnist, folder, audio.keywords, audio.language, *imagenet.ALL)
 }
 
 

@@ -1,0 +1,1 @@
+"""Public data in the layouts that the recipes read."""
