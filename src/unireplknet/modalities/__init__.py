@@ -15,6 +15,7 @@ from torch import Tensor
 from unireplknet.modalities.audio import AudioAugment, AudioInput, load_speech_commands
 from unireplknet.modalities.folder import Labelled, load_folder
 from unireplknet.modalities.image import ImageAugment, ImageInput, load_digits, load_mnist
+from unireplknet.modalities.lists import load_list
 
 
 class Input(Protocol):
@@ -42,8 +43,9 @@ MODALITIES: dict[str, tuple[type[Input], type[Augment]]] = {
     "audio": (AudioInput, AudioAugment),
 }
 
-SOURCES: dict[str, Callable[[Path, Input], Labelled]] = {
+SOURCES: dict[str, Callable[[Path, Any], Labelled]] = {
     "folder": lambda path, inputs: load_folder(path, inputs.extensions),
+    "list": lambda path, inputs: load_list(path),
     "digits": lambda path, inputs: load_digits(),
     "mnist": lambda path, inputs: load_mnist(path),
     "speechcommands": load_speech_commands,

@@ -370,25 +370,27 @@ def load_speech_commands(path: str | Path, inputs: AudioInput) -> Labelled:
         UserError: A list is missing, or names a file that is.
     """
     root = Path(path)
-    listed = {
-        split: _read_list(root / f"{name}_list.txt") for split, name in (("val", "validation"), ("test", "testing"))
-    }
+    named = {"val": _read_list(root / "validation_list.txt"), "test": _read_list(root / "testing_list.txt")}
     classes = tuple(sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith(("_", "."))))
     files = {f"{name}/{p.name}": p for name in classes for p in find_files(root / name, inputs.extensions)}
-    for split, names in listed.items():
+    for split, names in named.items():
         if lost := next((name for name in names if name not in files), None):
             raise UserError(f"{root / lost} is missing, which the list for {split} names")
-    listed["train"] = [name for name in files if name not in {*listed["val"], *listed["test"]}]
-    label = {name: i for i, name in enumerate(classes)}
-
-    def split(names: list[str]) -> Split:
-        labels = np.asarray([label[name.partition("/")[0]] for name in names], dtype=np.int64)
-        return Split([files[name] for name in names], labels)
-
-    return Labelled(classes, {name: split(sorted(listed[name])) for name in ("train", "val", "test")})
+    named["train"] = sorted(files.keys() - {*named["val"], *named["test"]})
+    labels = {name: i for i, name in enumerate(classes)}
+    return Labelled(
+        classes,
+        {
+            split: Split(
+                [files[name] for name in named[split]],
+                np.asarray([labels[name.partition("/")[0]] for name in named[split]], dtype=np.int64),
+            )
+            for split in ("train", "val", "test")
+        },
+    )
 
 
 def _read_list(path: Path) -> list[str]:
     if not path.is_file():
         raise UserError(f"{path} is missing; Speech Commands says there which files are not for training")
-    return path.read_text(encoding="utf-8").split()
+    return sorted(path.read_text(encoding="utf-8").split())

@@ -9,8 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from unireplknet.errors import UserError
-from unireplknet.recipes import imagenet
-from unireplknet.recipes import audio
+from unireplknet.recipes import audio, imagenet
 from unireplknet.recipes.small import digits, folder, mnist
 from unireplknet.training.recipe import Recipe, nearest
 

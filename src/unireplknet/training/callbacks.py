@@ -21,7 +21,7 @@ from unireplknet.training.files import write_text
 
 logger = logging.getLogger(__name__)
 
-COLUMNS = ("epoch", "step", "lr", "train/loss", "val/loss", "val/accuracy", "seconds")
+COLUMNS = ("epoch", "step", "lr", "train/loss", "val/loss", "val/accuracy", "val/map", "seconds")
 
 REQUEUE = 75
 """Exit status after SIGTERM or SIGUSR1: EX_TEMPFAIL, "try again later", so that a scheduler can requeue."""
@@ -106,7 +106,7 @@ class Keeper(Checkpoint):
 
     Args:
         folder: The run folder.
-        select: What to compare on the val split: lowest "loss" or highest "accuracy".
+        select: What to compare on the val split: lowest "loss", highest "accuracy" or "map".
         minutes: Time between states within an epoch; 0 for every step.
     """
 

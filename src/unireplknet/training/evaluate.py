@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from torchmetrics.functional.classification import multiclass_accuracy, multiclass_confusion_matrix
+from torchmetrics.functional.classification import (
+    multiclass_accuracy,
+    multiclass_confusion_matrix,
+    multilabel_average_precision,
+)
 
 from unireplknet.errors import UserError
-from unireplknet.modalities.folder import Draw, Labelled, Split, find_files
+from unireplknet.modalities.folder import Draw, Labelled, MapDataset, Split, find_files
+from unireplknet.modalities.picture import panels
+from unireplknet.training.labels import class_probabilities
 from unireplknet.training.loader import build_loader
-from unireplknet.training.recipe import shorten
+from unireplknet.training.recipe import Recipe, shorten
 from unireplknet.training.run import Run
 
 logger = logging.getLogger(__name__)
@@ -30,7 +36,7 @@ class Scores:
 
     Attributes:
         logits: Shape (N, classes).
-        labels: True classes, shape (N,).
+        labels: True classes, shape (N,), or a 1 for each, shape (N, classes).
         indices: Positions in the split, shape (N,).
         unreadable: One line for each sample that could not be read; they are not among the N.
     """
@@ -41,7 +47,9 @@ class Scores:
     unreadable: list[str]
 
     def summary(self, classes: Sequence[str]) -> dict[str, Any]:
-        """Top-1, top-5 and per-class accuracy, as plain numbers."""
+        """Top-1, top-5 and per-class accuracy, as plain numbers; of several classes a sample, average precision."""
+        if self.labels.ndim == 2:
+            return self._precision(classes)
         count = len(classes)
         matrix = self.confusion(count)
         totals = matrix.sum(1)
@@ -64,6 +72,23 @@ class Scores:
             "unreadable": self.unreadable,
         }
 
+    def _precision(self, classes: Sequence[str]) -> dict[str, Any]:
+        totals = self.labels.long().sum(0)
+        each = multilabel_average_precision(self.logits, self.labels.long(), len(classes), average="none")
+        known = totals > 0
+        return {
+            "samples": len(self.labels),
+            "map": each[known].mean().item(),
+            "per_class": {
+                name: {
+                    "average_precision": each[i].item() if known[i] else None,
+                    "samples": int(totals[i]),
+                }
+                for i, name in enumerate(classes)
+            },
+            "unreadable": self.unreadable,
+        }
+
     def confusion(self, count: int) -> np.ndarray:
         """How often a sample of each class (row) was taken for each class (column)."""
         return multiclass_confusion_matrix(self.logits, self.labels, count).numpy()
@@ -78,12 +103,14 @@ class Prediction:
         classes: Class names, most likely first; empty where the file was unreadable.
         probabilities: Their probabilities.
         problem: Why the file was unreadable.
+        picture: What the network saw of it, where that was asked for.
     """
 
     file: str
     classes: list[str]
     probabilities: list[float]
     problem: str = ""
+    picture: str = ""
 
 
 def best_device() -> torch.device:
@@ -120,7 +147,8 @@ def evaluate(run: Run, name: str = "", path: str = "") -> tuple[str, Scores]:
 
     Returns:
         The name of the split and the scores. ``evaluation-NAME.json`` and ``confusion-NAME.png`` hold them, and
-        ``predictions-NAME.png`` shows the samples of which the network was least certain.
+        ``predictions-NAME.png`` shows the samples of which the network was least certain; there are no such pictures
+        where samples have several classes.
 
     Raises:
         UserError: There is no such split.
@@ -135,6 +163,8 @@ def evaluate(run: Run, name: str = "", path: str = "") -> tuple[str, Scores]:
     scores = score(run.load_model(), loader)
     text = json.dumps({"split": name} | scores.summary(run.classes), indent=2, ensure_ascii=False)
     (run.path / f"evaluation-{name}.json").write_text(text + "\n", encoding="utf-8")
+    if scores.labels.ndim == 2:
+        return name, scores
     draw_confusion(scores.confusion(len(run.classes)), run.classes, run.path / f"confusion-{name}.png")
     _draw_doubtful(scores, loader, run.classes, run.path / f"predictions-{name}.png")
     return name, scores
@@ -153,13 +183,14 @@ def _draw_doubtful(
     draw_gallery(maps, scores.labels[worst].tolist(), probabilities[worst], classes, picture)
 
 
-def predict(run: Run, paths: Sequence[str | Path], top: int = 5) -> list[Prediction]:
+def predict(run: Run, paths: Sequence[str | Path], top: int = 5, pictures: Path | None = None) -> list[Prediction]:
     """Classify files.
 
     Args:
         run: The run.
         paths: Files, or folders to search for files of the run's modality.
         top: How many classes to name for each.
+        pictures: A folder for ``NAME-seen.png``, one a file: the map that the network saw and what it said.
 
     Returns:
         One prediction a file, in the order given.
@@ -175,15 +206,32 @@ def predict(run: Run, paths: Sequence[str | Path], top: int = 5) -> list[Predict
         if not found:
             raise UserError(f"{path} has no files ending in {' '.join(recipe.input.extensions)}")
         files += found
-    scores = score(run.load_model(), build_loader(recipe, Split(files, np.zeros(len(files), np.int64))))
+    loader = build_loader(recipe, Split(files, np.zeros(len(files), np.int64)))
+    scores = score(run.load_model(), loader)
     top = min(top, len(run.classes))
-    probabilities, order = scores.logits.softmax(1).topk(top)
+    probabilities, order = class_probabilities(scores.logits, recipe.optim.loss).topk(top)
     said = {
         index: Prediction(str(files[index]), [run.classes[c] for c in classes], values)
         for index, classes, values in zip(scores.indices.tolist(), order.tolist(), probabilities.tolist(), strict=True)
     }
+    if pictures is not None:
+        said = {index: _draw(recipe, loader, index, made, pictures) for index, made in said.items()}
     problems = iter(scores.unreadable)
     return [said.get(i) or Prediction(str(file), [], [], next(problems)) for i, file in enumerate(files)]
+
+
+def _draw(recipe: Recipe, loader: DataLoader[Any], index: int, said: Prediction, folder: Path) -> Prediction:
+    from unireplknet.insight.seen import draw_seen
+
+    folder.mkdir(parents=True, exist_ok=True)
+    assert isinstance(loader.dataset, MapDataset)
+    files = loader.dataset.split.items
+    # Files of the same name from several folders keep a number apart.
+    same = sum(file.stem == files[index].stem for file in files[:index])
+    picture = folder / f"{files[index].stem}{f'-{same + 1}' if same else ''}-seen.png"
+    sample = loader.dataset[Draw(0, index)]
+    draw_seen(panels(recipe.input, sample.map), files[index].name, said.classes, said.probabilities, picture)
+    return replace(said, picture=str(picture))
 
 
 def nearest_neighbour(run: Run, data: Labelled) -> float:

@@ -181,9 +181,11 @@ def fit(recipe: Recipe, out: Path | None = None) -> Run:
     except ImportError as error:
         raise missing_extra("lightning", "train") from error
     from unireplknet.training.engine import build_trainer, quiet
+    from unireplknet.training.labels import check_labels
     from unireplknet.training.task import Classification
 
     data = recipe.data.load(recipe.input)
+    check_labels(recipe, data)
     pl.seed_everything(recipe.trainer.seed, verbose=False)
     model = recipe.model.build(recipe.input.channels, data.classes)
     recipe.trainer.prepare(model)

@@ -7,16 +7,16 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-import torch.nn.functional as F
 from timm.data import Mixup
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
-from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics.classification import MulticlassAccuracy, MultilabelAveragePrecision
 
 from unireplknet.errors import UserError
 from unireplknet.modalities.folder import Batch
 from unireplknet.randomness import seed_from
 from unireplknet.training.checkpoint import SECTION
+from unireplknet.training.labels import class_loss, class_targets
 from unireplknet.training.optim import build_optimizer, build_schedule
 from unireplknet.training.recipe import Recipe
 
@@ -60,14 +60,17 @@ class Classification(pl.LightningModule):
         self.model = model.to(memory_format=self.layout)
         self.recipe = recipe
         self.steps_per_epoch = steps_per_epoch
+        self.num_classes = num_classes
         optim = recipe.optim
         self.mix = (
             Mixup(
                 optim.mixup,
                 optim.cutmix,
+                prob=optim.mix_prob,
                 switch_prob=optim.mix_switch,
-                label_smoothing=optim.label_smoothing,
+                label_smoothing=0,  # the loss does that
                 num_classes=num_classes,
+                multi_label=optim.loss == "bce",
             )
             if optim.mixup or optim.cutmix
             else None
@@ -77,6 +80,7 @@ class Classification(pl.LightningModule):
         self.loss.persistent(True)  # the mean of an interrupted epoch is the mean of all of it
         self.val_loss = MeanMetric("error")
         self.accuracy = MulticlassAccuracy(num_classes, average="micro")
+        self.precision = MultilabelAveragePrecision(num_classes, average="none")
         self.unreadable: set[str] = set()
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -127,25 +131,34 @@ class Classification(pl.LightningModule):
         return loss
 
     def _loss(self, maps: Tensor, labels: Tensor) -> Tensor:
-        pairs = len(labels) // 2 * 2
-        if self.mix is None or not pairs:
-            return F.cross_entropy(self(maps), labels, label_smoothing=self.recipe.optim.label_smoothing)
-        # timm mixes pairs; an odd batch is one from which an unreadable sample is missing.
-        mixed, targets = self.mix(maps[:pairs], labels[:pairs])
-        logits = self(mixed)
-        return F.cross_entropy(logits, targets.to(logits.dtype))
+        optim, pairs = self.recipe.optim, len(labels) // 2 * 2
+        targets = class_targets(labels, self.num_classes, optim.loss)
+        if self.mix is not None and pairs:
+            # timm mixes pairs; an odd batch is one from which an unreadable sample is missing.
+            maps, targets = self.mix(maps[:pairs], targets[:pairs])
+        return class_loss(self(maps), targets, optim.loss, optim.label_smoothing)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Loss and accuracy on the samples that choose the epoch."""
+        """Loss and score on the samples that choose the epoch."""
         self._note(batch.problems)
         size = len(batch.labels)
         if size == 0:
             return
         logits = self(batch.maps)
-        self.accuracy(logits, batch.labels)
-        self.val_loss.update(F.cross_entropy(logits, batch.labels), size)
+        kind = self.recipe.optim.loss
+        self.val_loss.update(class_loss(logits, class_targets(batch.labels, self.num_classes, kind), kind), size)
         self.log("val/loss", self.val_loss, prog_bar=True, batch_size=size)
+        if batch.labels.ndim == 2:
+            self.precision.update(logits, batch.labels.long())
+            return
+        self.accuracy(logits, batch.labels)
         self.log("val/accuracy", self.accuracy, prog_bar=True, batch_size=size)
+
+    def on_validation_epoch_end(self) -> None:
+        """Mean average precision, where samples have several classes; it needs all of them together."""
+        if self.precision.update_called:
+            self.log("val/map", self.precision.compute().nanmean(), prog_bar=True)
+            self.precision.reset()
 
     def configure_optimizers(self) -> Any:
         """AdamW, with a learning rate for each step."""
