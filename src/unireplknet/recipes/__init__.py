@@ -16,7 +16,7 @@ from unireplknet.training.recipe import Recipe, nearest
 __all__ = ["RECIPES", "find_recipe"]
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
-    recipe.__name__: recipe for recipe in (digits, mnist, folder, audio.keywords, audio.language, *imagenet.ALL)
+    recipe.__name__: recipe for recipe in (digits, mnist, folder, *audio.ALL, *imagenet.ALL)
 }
 
 

@@ -13,16 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from torchmetrics.functional.classification import (
-    multiclass_accuracy,
-    multiclass_confusion_matrix,
-    multilabel_average_precision,
-)
+from torchmetrics.functional.classification import multiclass_accuracy, multiclass_confusion_matrix
 
 from unireplknet.errors import UserError
 from unireplknet.modalities.folder import Draw, Labelled, MapDataset, Split, find_files
 from unireplknet.modalities.picture import panels
-from unireplknet.training.labels import class_probabilities
+from unireplknet.training.labels import average_precision, class_probabilities
 from unireplknet.training.loader import build_loader
 from unireplknet.training.recipe import Recipe, shorten
 from unireplknet.training.run import Run
@@ -74,14 +70,13 @@ class Scores:
 
     def _precision(self, classes: Sequence[str]) -> dict[str, Any]:
         totals = self.labels.long().sum(0)
-        each = multilabel_average_precision(self.logits, self.labels.long(), len(classes), average="none")
-        known = totals > 0
+        each = average_precision(class_probabilities(self.logits, "bce"), self.labels)
         return {
             "samples": len(self.labels),
-            "map": each[known].mean().item(),
+            "map": each.nanmean().item(),
             "per_class": {
                 name: {
-                    "average_precision": each[i].item() if known[i] else None,
+                    "average_precision": each[i].item() if totals[i] else None,
                     "samples": int(totals[i]),
                 }
                 for i, name in enumerate(classes)
@@ -229,8 +224,9 @@ def _draw(recipe: Recipe, loader: DataLoader[Any], index: int, said: Prediction,
     # Files of the same name from several folders keep a number apart.
     same = sum(file.stem == files[index].stem for file in files[:index])
     picture = folder / f"{files[index].stem}{f'-{same + 1}' if same else ''}-seen.png"
-    sample = loader.dataset[Draw(0, index)]
-    draw_seen(panels(recipe.input, sample.map), files[index].name, said.classes, said.probabilities, picture)
+    sample = loader.dataset[Draw(0, index)].map
+    assert sample is not None  # it was readable a moment ago
+    draw_seen(panels(recipe.input, sample), files[index].name, said.classes, said.probabilities, picture)
     return replace(said, picture=str(picture))
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchmetrics.classification import MultilabelAveragePrecision
+from torchmetrics.functional.classification import multilabel_average_precision
+from torchmetrics.utilities import dim_zero_cat
 
 from unireplknet.errors import UserError
 from unireplknet.modalities.folder import Labelled
@@ -59,3 +63,30 @@ def class_loss(logits: Tensor, targets: Tensor, kind: str, smoothing: float = 0.
 def class_probabilities(logits: Tensor, kind: str) -> Tensor:
     """What the logits (B, classes) of a network that learnt by :func:`class_loss` say, from 0 to 1."""
     return logits.sigmoid() if kind == "bce" else logits.softmax(1)
+
+
+def average_precision(probabilities: Tensor, labels: Tensor) -> Tensor:
+    """How well each class ranks the samples that have it before the others.
+
+    Args:
+        probabilities: Shape (N, classes).
+        labels: Zeros and ones, shape (N, classes).
+
+    Returns:
+        Average precision of each class, shape (classes,); not a number where no sample has the class.
+    """
+    known = labels.sum(0) > 0
+    each = torch.full_like(probabilities[0], torch.nan)
+    count = int(known.sum())
+    if count:
+        average = multilabel_average_precision(probabilities[:, known], labels[:, known].long(), count, average="none")
+        each[known] = average.to(each.dtype)
+    return each
+
+
+class MeanAveragePrecision(MultilabelAveragePrecision):
+    """The mean of :func:`average_precision` over the classes that samples have; over all batches and processes."""
+
+    def compute(self) -> Tensor:
+        """The mean."""
+        return average_precision(dim_zero_cat(self.preds), dim_zero_cat(self.target)).nanmean()

@@ -34,7 +34,9 @@ def build_optimizer(model: nn.Module, optim: Optim) -> Optimizer:
             optim.weight_decay,
         )
     # timm's schedulers would apply lr_scale; PyTorch's know only the rate of a group.
-    return AdamW([{**group, "lr": optim.lr * group.get("lr_scale", 1.0)} for group in groups], lr=optim.lr)
+    return AdamW(
+        [{**group, "lr": optim.lr * group.get("lr_scale", 1.0)} for group in groups], lr=optim.lr, betas=optim.betas
+    )
 
 
 def _decay_too(
@@ -58,7 +60,15 @@ def build_schedule(optimizer: Optimizer, optim: Optim, steps_per_epoch: int) -> 
     warmup = round(optim.warmup_epochs * steps_per_epoch)
     total = optim.epochs * steps_per_epoch
     floor = optim.min_lr / optim.lr
+    if optim.epoch_decay:
+        return LambdaLR(optimizer, lambda step: _epoch_factor(step, warmup, steps_per_epoch, optim))
     return LambdaLR(optimizer, lambda step: cosine_factor(step, warmup, total, floor))
+
+
+def _epoch_factor(step: int, warmup: int, steps_per_epoch: int, optim: Optim) -> float:
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    return optim.epoch_decay ** max(0, step // steps_per_epoch + 1 - optim.steady_epochs)
 
 
 def cosine_factor(step: int, warmup: int, total: int, floor: float) -> float:

@@ -137,7 +137,7 @@ class Data:
 
 @dataclass
 class Optim:
-    """How the weights are found: AdamW, linear warm-up, then a cosine.
+    """How the weights are found: AdamW, linear warm-up, then a cosine or a steady decay.
 
     Args:
         epochs: Passes over the training samples.
@@ -146,6 +146,9 @@ class Optim:
         lr: Highest learning rate.
         min_lr: Learning rate at the end.
         warmup_epochs: Epochs in which the learning rate rises linearly to lr.
+        epoch_decay: Factor on the learning rate from each epoch to the next, instead of the cosine; 0 for the cosine.
+        steady_epochs: Epochs at the full learning rate before that decay.
+        betas: Decay of AdamW's running means of gradients and of their squares.
         weight_decay: Decay of matrices and kernels; biases and other vectors have none.
         decay_grn: Whether GRN's gamma and beta decay too, as in the published trainings.
         layer_decay: Factor on the learning rate from each block to the one before it; 1 for the same everywhere.
@@ -165,6 +168,9 @@ class Optim:
     lr: float = 1e-3
     min_lr: float = 1e-6
     warmup_epochs: float = 5.0
+    epoch_decay: float = 0.0
+    steady_epochs: int = 1
+    betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.05
     decay_grn: bool = False
     layer_decay: float = 1.0

@@ -10,13 +10,13 @@ import torch
 from timm.data import Mixup
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
-from torchmetrics.classification import MulticlassAccuracy, MultilabelAveragePrecision
+from torchmetrics.classification import MulticlassAccuracy
 
 from unireplknet.errors import UserError
 from unireplknet.modalities.folder import Batch
 from unireplknet.randomness import seed_from
 from unireplknet.training.checkpoint import SECTION
-from unireplknet.training.labels import class_loss, class_targets
+from unireplknet.training.labels import MeanAveragePrecision, class_loss, class_probabilities, class_targets
 from unireplknet.training.optim import build_optimizer, build_schedule
 from unireplknet.training.recipe import Recipe
 
@@ -80,7 +80,7 @@ class Classification(pl.LightningModule):
         self.loss.persistent(True)  # the mean of an interrupted epoch is the mean of all of it
         self.val_loss = MeanMetric("error")
         self.accuracy = MulticlassAccuracy(num_classes, average="micro")
-        self.precision = MultilabelAveragePrecision(num_classes, average="none")
+        self.precision = MeanAveragePrecision(num_classes)
         self.unreadable: set[str] = set()
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -149,16 +149,11 @@ class Classification(pl.LightningModule):
         self.val_loss.update(class_loss(logits, class_targets(batch.labels, self.num_classes, kind), kind), size)
         self.log("val/loss", self.val_loss, prog_bar=True, batch_size=size)
         if batch.labels.ndim == 2:
-            self.precision.update(logits, batch.labels.long())
+            self.precision(class_probabilities(logits, kind), batch.labels.long())
+            self.log("val/map", self.precision, prog_bar=True, batch_size=size)
             return
         self.accuracy(logits, batch.labels)
         self.log("val/accuracy", self.accuracy, prog_bar=True, batch_size=size)
-
-    def on_validation_epoch_end(self) -> None:
-        """Mean average precision, where samples have several classes; it needs all of them together."""
-        if self.precision.update_called:
-            self.log("val/map", self.precision.compute().nanmean(), prog_bar=True)
-            self.precision.reset()
 
     def configure_optimizers(self) -> Any:
         """AdamW, with a learning rate for each step."""
