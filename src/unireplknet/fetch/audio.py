@@ -36,8 +36,9 @@ def lay_out_language(packages: Path, out: Path) -> None:
         packages: Where the packages were unpacked.
         out: The new tree: ``train/LANGUAGE/*.wav`` from Asterisk, ``test/LANGUAGE/*.ogg`` from Tux Paint.
     """
-    _copy({name: _asterisk(packages, name) for name in SHARED_LANGUAGES}, out / "train")
-    _copy({name: _tuxpaint(packages, name) for name in SHARED_LANGUAGES}, out / "test")
+    share = packages / "usr" / "share"
+    _copy(share, {name: _asterisk(share, name) for name in SHARED_LANGUAGES}, out / "train")
+    _copy(share, {name: _tuxpaint(share, name) for name in SHARED_LANGUAGES}, out / "test")
 
 
 def lay_out_speakers(packages: Path, out: Path) -> None:
@@ -47,19 +48,20 @@ def lay_out_speakers(packages: Path, out: Path) -> None:
         packages: Where the packages were unpacked.
         out: The new tree: ``LANGUAGE/*.wav``.
     """
-    _copy({name: _asterisk(packages, name) for name in ASTERISK_LANGUAGES}, out)
+    share = packages / "usr" / "share"
+    _copy(share, {name: _asterisk(share, name) for name in ASTERISK_LANGUAGES}, out)
 
 
-def _asterisk(packages: Path, language: str) -> list[Path]:
-    folders = list((packages / "usr" / "share" / "asterisk" / "sounds").glob(f"{language}_*"))
+def _asterisk(share: Path, language: str) -> list[Path]:
+    folders = (share / "asterisk" / "sounds").glob(f"{language}_*")
     return sorted(p for folder in folders for p in folder.rglob("*.wav") if p.parent.name != "silence")
 
 
-def _tuxpaint(packages: Path, language: str) -> list[Path]:
-    return sorted((packages / "usr" / "share" / "tuxpaint" / "stamps").rglob(f"*_desc_{language}.ogg"))
+def _tuxpaint(share: Path, language: str) -> list[Path]:
+    return sorted((share / "tuxpaint" / "stamps").rglob(f"*_desc_{language}.ogg"))
 
 
-def _copy(files: dict[str, list[Path]], out: Path, shortest: float = 0.25) -> None:
+def _copy(share: Path, files: dict[str, list[Path]], out: Path, shortest: float = 0.25) -> None:
     """Copy sounds into class folders, but for tones that several classes share and sounds too short to be a word."""
     import soundfile
 
@@ -70,10 +72,9 @@ def _copy(files: dict[str, list[Path]], out: Path, shortest: float = 0.25) -> No
     )
     for name, paths in files.items():
         (out / name).mkdir(parents=True, exist_ok=True)
-        root = Path(*itertools.takewhile(lambda part: part not in ("sounds", "stamps"), paths[0].parts))
         for path in paths:
             if owners[hashlib.sha256(path.read_bytes()).digest()] == 1 and soundfile.info(path).duration >= shortest:
-                shutil.copyfile(path, out / name / "-".join(path.relative_to(root).parts[2:]))
+                shutil.copyfile(path, out / name / "-".join(path.relative_to(share).parts))
 
 
 def speak_keywords(out: Path, words: Sequence[str] = KEYWORDS, seed: int = 0) -> None:

@@ -87,6 +87,6 @@ def average_precision(probabilities: Tensor, labels: Tensor) -> Tensor:
 class MeanAveragePrecision(MultilabelAveragePrecision):
     """The mean of :func:`average_precision` over the classes that samples have; over all batches and processes."""
 
-    def compute(self) -> Tensor:
+    def compute(self) -> Tensor:  # type: ignore[override]
         """The mean."""
         return average_precision(dim_zero_cat(self.preds), dim_zero_cat(self.target)).nanmean()

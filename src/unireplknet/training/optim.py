@@ -34,9 +34,8 @@ def build_optimizer(model: nn.Module, optim: Optim) -> Optimizer:
             optim.weight_decay,
         )
     # timm's schedulers would apply lr_scale; PyTorch's know only the rate of a group.
-    return AdamW(
-        [{**group, "lr": optim.lr * group.get("lr_scale", 1.0)} for group in groups], lr=optim.lr, betas=optim.betas
-    )
+    scaled = [{**group, "lr": optim.lr * group.get("lr_scale", 1.0)} for group in groups]
+    return AdamW(scaled, lr=optim.lr, betas=optim.betas)
 
 
 def _decay_too(
