@@ -29,10 +29,10 @@ def draw_seen(
     side = 4.6 if columns == 1 else 2.4
     figure = new_figure(side * columns + 3.2, side * rows * (0.85 if columns == 1 else 1.1) + 0.4)
     seen, said = figure.subfigures(1, 2, width_ratios=(side * columns, 3.2))
-    grid = seen.subplots(rows, columns, squeeze=False).flat
+    grid = list(seen.subplots(rows, columns, squeeze=False).flat)
     for axes, panel in zip(grid, panels, strict=False):
         _draw(axes, panel)
-    for axes in list(grid)[len(panels) :]:
+    for axes in grid[len(panels) :]:
         axes.set_axis_off()
     bars = said.subplots()
     bars.barh(range(len(classes)), probabilities, color="tab:blue")
