@@ -71,7 +71,7 @@ def test_files_of_any_rate_and_format_give_the_tone_that_is_in_them(
     torch.testing.assert_close(wave[middle], expected[middle], rtol=0, atol=tolerance)
 
 
-@given(st.sampled_from([8000, 11025, 16000, 22050, 44100, 48000]), st.integers(50, 3500))
+@given(st.sampled_from([8000, 11025, 16000, 22050, 44100, 48000]), st.integers(50, 3200))
 @settings(deadline=None, max_examples=25)
 def test_resampling_keeps_tones_and_takes_out_what_does_not_fit(rate: int, hertz: int) -> None:
     low = resample(tone(hertz, rate, 0.3), rate, 8000)
