@@ -34,7 +34,7 @@ RESULTS = Path(__file__).parent / "results" / "audio_runs.json"
 
 TASKS = {
     "cross": ("language", "language", "es, fr, ru: trained on Asterisk's speakers, tested on Tux Paint's"),
-    "speakers": ("language", "speakers", "en, es, fr, it, ru of Asterisk, random test clips: speaker = language"),
+    "speakers": ("speakers", "speakers", "en, es, fr, it, ru of Asterisk, random test clips: speaker = language"),
     "keywords": ("keywords", "keywords", "ten synthetic words, tested with voices that were not trained with"),
 }
 """Recipe, folder and meaning of each task."""

@@ -24,7 +24,7 @@ def test_the_network_can_be_built_and_takes_the_map(name: str) -> None:
     assert model(torch.zeros(1, recipe.input.channels, size, size)).shape == (1, 10)
 
 
-@pytest.mark.parametrize("name", ["keywords", "language", "speech_commands"])
+@pytest.mark.parametrize("name", ["keywords", "language", "speakers", "speech_commands"])
 def test_the_network_of_a_sound_recipe_takes_its_map(name: str) -> None:
     import torch
 
