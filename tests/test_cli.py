@@ -102,6 +102,9 @@ def test_train_evaluate_predict(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert len(lines) == 2
     assert lines[1].endswith("unreadable")
 
+    assert main(["predict", run, str(data / "red" / "00.png"), "--pictures", str(tmp_path / "seen")]) == 0
+    assert (tmp_path / "seen" / "00-seen.png").exists()
+
     assert "never overwritten" in complaint(words, capsys)
     assert "the data have 3 classes" in complaint([*words, "--model.num_classes", "4"], capsys)
 

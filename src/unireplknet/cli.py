@@ -154,11 +154,15 @@ def _report(run: Any, split: str = "", data: str = "") -> None:
     split, scores = score_run(run, split, data)
     summary = scores.summary(run.classes)
     width = max(len(name) for name in run.classes)
+    several = "map" in summary
     for name, row in summary["per_class"].items():
-        accuracy = "   -   " if row["accuracy"] is None else f"{row['accuracy']:7.2%}"
-        say(f"  {name:{width}}  {accuracy}  of {row['samples']}")
-    accuracies = f"top-1 {summary['top1']:.2%}, mean over classes {summary['mean_class_accuracy']:.2%}"
-    say(f"{split}: {accuracies}, top-5 {summary['top5']:.2%} of {summary['samples']} samples")
+        value = row["average_precision" if several else "accuracy"]
+        say(f"  {name:{width}}  {'   -   ' if value is None else f'{value:7.2%}'}  of {row['samples']}")
+    if several:
+        say(f"{split}: mean average precision {summary['map']:.2%} of {summary['samples']} samples")
+    else:
+        accuracies = f"top-1 {summary['top1']:.2%}, mean over classes {summary['mean_class_accuracy']:.2%}"
+        say(f"{split}: {accuracies}, top-5 {summary['top5']:.2%} of {summary['samples']} samples")
     if summary["unreadable"]:
         say(f"{len(summary['unreadable'])} unreadable samples were left out")
     say(f"written: {run.path / f'evaluation-{split}.json'}, {run.path / f'confusion-{split}.png'}")
@@ -171,6 +175,7 @@ def predict(words: list[str]) -> None:
     parser.add_argument("files", metavar="FILE", nargs="+", help="files, or folders of files")
     parser.add_argument("--top", type=int, default=5, help="how many classes to name (default: 5)")
     parser.add_argument("--format", choices=("table", "json"), default="table", help="default: table")
+    parser.add_argument("--pictures", metavar="DIR", type=Path, help="draw what the network saw of each file there")
     options = parser.parse_args(words)
 
     from dataclasses import asdict
@@ -178,7 +183,7 @@ def predict(words: list[str]) -> None:
     from unireplknet.training.evaluate import predict as predict_files
     from unireplknet.training.run import Run
 
-    predictions = predict_files(Run.open(options.run), options.files, options.top)
+    predictions = predict_files(Run.open(options.run), options.files, options.top, options.pictures)
     if options.format == "json":
         say(json.dumps([asdict(p) for p in predictions], indent=2, ensure_ascii=False))
         return

@@ -76,6 +76,18 @@ def test_predictions_are_right_and_in_order(trained: Run) -> None:
         assert p.probabilities[0] > p.probabilities[1]
 
 
+def test_pictures_of_what_was_seen(trained: Run, tmp_path: Path) -> None:
+    data = Path(trained.recipe.data.path)
+    files = [data / "red" / "03.png", data / "red" / "broken.png", data / "blue" / "03.png"]
+    predictions = predict(trained, files, pictures=tmp_path / "new")
+    assert [Path(p.picture).name for p in predictions] == ["03-seen.png", "", "03-2-seen.png"]
+    assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["03-2-seen.png", "03-seen.png"]
+    for prediction, colour in ((predictions[0], "red"), (predictions[2], "blue")):
+        pixels = np.asarray(Image.open(prediction.picture).convert("RGB")).astype(int)
+        close = np.abs(pixels - COLOURS[colour]).sum(2) < 60
+        assert close.mean() > 0.05
+
+
 def test_folders_are_searched_and_unreadable_files_counted(trained: Run, caplog: pytest.LogCaptureFixture) -> None:
     folder = Path(trained.recipe.data.path) / "red"
     with caplog.at_level(logging.WARNING):

@@ -94,3 +94,19 @@ def test_rates_fall_block_by_block_from_the_head_to_the_stem() -> None:
     assert [g["lr"] for g in optimizer.param_groups] == pytest.approx(
         [g["initial_lr"] / 2 for g in optimizer.param_groups]
     )
+
+
+def test_decay_by_epochs_begins_after_the_steady_ones() -> None:
+    """The published audio training: 2.5e-4 for five epochs, then 0.85 of it from epoch to epoch, 5e-11 in the last."""
+    optim = Optim(epochs=100, lr=2.5e-4, warmup_epochs=0, epoch_decay=0.85, steady_epochs=5, betas=(0.95, 0.999))
+    optimizer = build_optimizer(torch.nn.Linear(2, 2), optim)
+    schedule = build_schedule(optimizer, optim, steps_per_epoch=3)
+    rates = []
+    for _ in range(300):
+        rates.append(schedule.get_last_lr()[0])
+        optimizer.step()
+        schedule.step()
+    assert rates[:15] == [2.5e-4] * 15
+    assert rates[15:18] == pytest.approx([2.5e-4 * 0.85] * 3)
+    assert rates[-1] == pytest.approx(4.9e-11, rel=0.01)
+    assert optimizer.param_groups[0]["betas"] == (0.95, 0.999)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from unireplknet._version import __version__
 from unireplknet.errors import UserError
-from unireplknet.fetch import image, points, video
+from unireplknet.fetch import audio, image, points, video
 from unireplknet.fetch.archives import Package, checksum, obtain, unpack
 
 RECORD = "fetched.json"
@@ -45,6 +45,13 @@ EMOJI_GOOGLE = "fb5fd131b362aab7a55542d2a147a79708cce0a8b1c1bbacd470172708b5c438
 EMOJI_TWITTER = "f64a530c63bca463bd8317fdc4615ce63a53a0c65018e4ce2d848aaba7a28877"
 EMOJI_ANIM = "4c03ac178c1eabf2e2a16dd498f3cc2b92dc30ec3466ae38fdc497d4774c99ea"
 
+ASTERISK = {
+    language: Package("apt", f"asterisk-core-sounds-{language}-wav", size)
+    for language, size in zip(
+        audio.ASTERISK_LANGUAGES, (18_272_864, 23_767_256, 18_516_060, 18_262_124, 18_788_860), strict=True
+    )
+}
+
 DATA_SETS: dict[str, DataSet] = {
     "mnist": DataSet(
         "handwritten digits, 28 x 28: 60,000 to learn from, 10,000 to test with, 10 classes",
@@ -64,11 +71,31 @@ DATA_SETS: dict[str, DataSet] = {
         ),
     ),
     "furniture": DataSet(
-        "3D models of furniture, doors, plants, persons and vehicles as point clouds: 307 in 10 classes, with their groups",
+        "point clouds of furniture, doors, plants, persons, vehicles: 307 in 10 classes, with their groups",
         "CC-BY-3.0 or public domain; groups.csv names the licence and the creator of each",
         points.furniture,
         "unireplknet train furniture --data DIR",
         (Package("apt", "sweethome3d-furniture", 119_782_356),),
+    ),
+    "language": DataSet(
+        "speech in Spanish, French and Russian; train and test are of different speakers and recordings",
+        "train CC-BY-SA-3.0, test GPL-2",
+        audio.language,
+        "unireplknet train language --data DIR",
+        (*(ASTERISK[name] for name in audio.SHARED_LANGUAGES), Package("apt", "tuxpaint-stamps-default", 160_880_444)),
+    ),
+    "speakers": DataSet(
+        "speech in five languages, by one speaker each",
+        "CC-BY-SA-3.0",
+        audio.speakers,
+        "unireplknet train speakers --data DIR",
+        tuple(ASTERISK.values()),
+    ),
+    "keywords": DataSet(
+        "ten words spoken by the voices of espeak-ng, which must be installed; test voices are not trained with",
+        "made here, by a program under GPL-3",
+        audio.keywords,
+        "unireplknet train keywords --data DIR",
     ),
     "motion": DataSet(
         "moving digits rendered from scikit-learn's: 4,000 videos, 16 frames of 32 x 32, 8 directions",

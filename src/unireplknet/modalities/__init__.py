@@ -12,9 +12,11 @@ from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
 
+from unireplknet.modalities.audio import AudioAugment, AudioInput, load_speech_commands
 from unireplknet.modalities.emoji import load_emoji
 from unireplknet.modalities.folder import Labelled, load_folder, load_grouped
 from unireplknet.modalities.image import ImageAugment, ImageInput, load_digits, load_mnist
+from unireplknet.modalities.lists import load_list
 from unireplknet.modalities.points import PointsAugment, PointsInput, load_modelnet, load_scanobjectnn
 from unireplknet.modalities.shards import load_shards
 from unireplknet.modalities.video import VideoAugment, VideoInput, load_kinetics
@@ -54,20 +56,23 @@ class Augment(Protocol):
 
 MODALITIES: dict[str, tuple[type[Input], type[Augment]]] = {
     "image": (ImageInput, ImageAugment),
+    "audio": (AudioInput, AudioAugment),
     "points": (PointsInput, PointsAugment),
     "video": (VideoInput, VideoAugment),
 }
 
-SOURCES: dict[str, Callable[[Path, Input], Labelled]] = {
+SOURCES: dict[str, Callable[[Path, Any], Labelled]] = {
     "folder": lambda path, inputs: load_folder(path, inputs.extensions),
     "shards": lambda path, inputs: load_shards(path, inputs.extensions),
     "grouped": lambda path, inputs: load_grouped(path, inputs.extensions),
+    "list": lambda path, inputs: load_list(path),
     "digits": lambda path, inputs: load_digits(),
     "emoji": lambda path, inputs: load_emoji(path),
     "mnist": lambda path, inputs: load_mnist(path),
     "modelnet": lambda path, inputs: load_modelnet(path, inputs.extensions),
     "scanobjectnn": lambda path, inputs: load_scanobjectnn(path),
     "kinetics": lambda path, inputs: load_kinetics(path, inputs.extensions),
+    "speechcommands": load_speech_commands,
 }
 
 BUILT_IN = {"digits"}

@@ -27,7 +27,8 @@ class Split:
 
     Attributes:
         items: One file, member of an archive, or in-memory array a sample.
-        labels: Class index of each sample, int64, shape (N,).
+        labels: Class index of each sample, int64, shape (N,); where a sample may have several classes, a 1 for each
+            of them and a 0 for the others, float32, shape (N, classes).
         groups: What each sample is a variant of, shape (N,): equal ones stay together when the split is divided. None
             where every sample stands alone.
     """
@@ -44,6 +45,10 @@ class Split:
         items = self.items
         taken = items.take(indices) if isinstance(items, Members) else [items[i] for i in indices]
         return Split(taken, self.labels[indices], None if self.groups is None else self.groups[indices])
+
+    def label(self, index: int) -> Tensor:
+        """What is to be learnt of a sample."""
+        return torch.as_tensor(self.labels[index])
 
     def name(self, index: int) -> str:
         """What to call a sample in a message: its path, or its number where it has none."""
@@ -71,6 +76,11 @@ class Labelled:
 
     classes: tuple[str, ...]
     splits: dict[str, Split]
+
+    @property
+    def several(self) -> bool:
+        """Whether a sample may have several classes."""
+        return any(split.labels.ndim == 2 for split in self.splits.values())
 
 
 def find_files(root: Path, extensions: Sequence[str]) -> list[Path]:
@@ -178,9 +188,9 @@ def load_grouped(path: str | Path, extensions: Sequence[str], seed: int = 0, fol
 def split_data(data: Labelled, val_fraction: float, test_fraction: float, seed: int) -> Labelled:
     """Give every data set a train and a val split, and a test split unless its own split leaves it out.
 
-    Stratified by class, by the number of groups where there are groups, which are not divided. Test is taken from the
-    whole where the source has no split; val is always taken from what is left for training, so that choosing an epoch
-    never looks at the test samples.
+    Stratified by class, unless samples have several, and by the number of groups where there are groups, which are not
+    divided. Test is taken from the whole where the source has no split; val is always taken from what is left for
+    training, so that choosing an epoch never looks at the test samples.
 
     Args:
         data: The source as loaded.
@@ -207,6 +217,9 @@ def _divide(split: Split, fraction: float, seed: int, classes: Sequence[str], na
 
     if not 0 < fraction < 1:
         raise UserError(f"data.{name}_fraction is {fraction}; expected a number between 0 and 1")
+    if split.labels.ndim == 2:
+        kept, taken = train_test_split(np.arange(len(split)), test_size=fraction, random_state=seed)
+        return split.take(kept), split.take(taken)
     noun = "sample" if split.groups is None else "group"
     groups = np.arange(len(split)) if split.groups is None else split.groups
     _, first, member = np.unique(groups, return_index=True, return_inverse=True)
@@ -247,7 +260,7 @@ class Sample:
     """One map, or the reason why there is none."""
 
     map: Tensor | None
-    label: int
+    label: Tensor | int
     index: int
     problem: str = ""
 
@@ -258,7 +271,7 @@ class Batch(NamedTuple):
     Attributes:
         maps: Shape (B, C, H, W), float32, or (B, V, C, H, W) where samples are looked at from several sides. B is
             smaller than asked for where samples were unreadable.
-        labels: Class indices, shape (B,), int64.
+        labels: Class indices, shape (B,), int64; or what else the split has to be learnt of its samples.
         indices: Positions in the split, shape (B,), int64.
         problems: One line for each sample that could not be read.
     """
@@ -274,7 +287,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
     good = [s for s in samples if s.map is not None]
     return Batch(
         torch.stack([s.map for s in good if s.map is not None]) if good else torch.empty(0),
-        torch.tensor([s.label for s in good], dtype=torch.int64),
+        torch.stack([torch.as_tensor(s.label) for s in good]) if good else torch.empty(0, dtype=torch.int64),
         torch.tensor([s.index for s in good], dtype=torch.int64),
         [s.problem for s in samples if s.map is None],
     )
@@ -305,7 +318,7 @@ class MapDataset(Dataset[Sample]):
         return len(self.split)
 
     def __getitem__(self, draw: Draw) -> Sample:
-        label = int(self.split.labels[draw.index])
+        label = self.split.label(draw.index)
         try:
             item = self.split.items[draw.index]
             raw = self.read(item.open() if isinstance(item, Member) else item)

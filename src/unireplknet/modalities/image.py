@@ -17,6 +17,7 @@ from torchvision.transforms import InterpolationMode, v2
 
 from unireplknet.errors import UserError
 from unireplknet.modalities.folder import Labelled, Split
+from unireplknet.modalities.picture import Panel
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
@@ -82,6 +83,13 @@ class ImageInput:
             A float32 tensor of shape (..., channels, size, size).
         """
         return self._pipeline(image)
+
+    def panels(self, sample: Tensor) -> list[Panel]:
+        """The map as a picture again."""
+        shape = (-1, 1, 1)
+        pixels = sample * torch.tensor(self.std).view(shape) + torch.tensor(self.mean).view(shape)
+        pixels = pixels.clamp(0, 1)
+        return [Panel((pixels[0] if self.channels == 1 else pixels[:3].permute(1, 2, 0)).numpy())]
 
     def finish(self) -> list[v2.Transform]:
         """The last steps of every pipeline: pixels to normalised numbers."""

@@ -25,10 +25,10 @@ from unireplknet.training.task import Classification
 
 logger = logging.getLogger(__name__)
 
-RAW = ("val/loss_raw", "val/accuracy_raw")
+RAW = ("val/loss_raw", "val/accuracy_raw", "val/map_raw")
 """Scores of the weights themselves, where it is their average that is evaluated and kept."""
 
-COLUMNS = ("epoch", "step", "lr", "train/loss", "val/loss", "val/accuracy", *RAW, "img/s", "seconds")
+COLUMNS = ("epoch", "step", "lr", "train/loss", "val/loss", "val/accuracy", "val/map", *RAW, "img/s", "seconds")
 
 REQUEUE = 75
 """Exit status after SIGTERM or SIGUSR1: EX_TEMPFAIL, "try again later", so that a scheduler can requeue."""
@@ -240,7 +240,7 @@ class Keeper(Checkpoint):
 
     Args:
         folder: The run folder.
-        select: What to compare on the val split: lowest "loss" or highest "accuracy"; "last" compares nothing.
+        select: What to compare on the val split: lowest "loss", highest "accuracy" or "map"; "last" compares nothing.
         minutes: Time between states within an epoch; 0 for every step.
     """
 

@@ -6,7 +6,7 @@ import json
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,11 @@ from torch.utils.data import DataLoader
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_confusion_matrix
 
 from unireplknet.errors import UserError
-from unireplknet.modalities.folder import Draw, Labelled, Split, find_files
+from unireplknet.modalities.folder import Draw, Labelled, MapDataset, Split, find_files
+from unireplknet.modalities.picture import panels
+from unireplknet.training.labels import average_precision, class_probabilities
 from unireplknet.training.loader import build_loader
-from unireplknet.training.recipe import shorten
+from unireplknet.training.recipe import Recipe, shorten
 from unireplknet.training.run import Run
 
 logger = logging.getLogger(__name__)
@@ -31,7 +33,7 @@ class Scores:
 
     Attributes:
         logits: Shape (N, classes); logarithms of mean probabilities where samples have several views.
-        labels: True classes, shape (N,).
+        labels: True classes, shape (N,), or a 1 for each, shape (N, classes).
         indices: Positions in the split, shape (N,).
         unreadable: One line for each sample that could not be read; they are not among the N.
     """
@@ -44,8 +46,11 @@ class Scores:
     def summary(self, classes: Sequence[str]) -> dict[str, Any]:
         """Accuracy as plain numbers: top-1, top-5, of each class, and the mean over the classes that have samples.
 
-        Of point clouds, top-1 is called OA and the mean over classes mAcc.
+        Of point clouds, top-1 is called OA and the mean over classes mAcc. Where samples have several classes it is
+        average precision.
         """
+        if self.labels.ndim == 2:
+            return self._precision(classes)
         count = len(classes)
         matrix = self.confusion(count)
         totals = matrix.sum(1)
@@ -69,6 +74,22 @@ class Scores:
             "unreadable": self.unreadable,
         }
 
+    def _precision(self, classes: Sequence[str]) -> dict[str, Any]:
+        totals = self.labels.long().sum(0)
+        each = average_precision(class_probabilities(self.logits, "bce"), self.labels)
+        return {
+            "samples": len(self.labels),
+            "map": each.nanmean().item(),
+            "per_class": {
+                name: {
+                    "average_precision": each[i].item() if totals[i] else None,
+                    "samples": int(totals[i]),
+                }
+                for i, name in enumerate(classes)
+            },
+            "unreadable": self.unreadable,
+        }
+
     def confusion(self, count: int) -> np.ndarray:
         """How often a sample of each class (row) was taken for each class (column)."""
         return multiclass_confusion_matrix(self.logits, self.labels, count).numpy()
@@ -83,12 +104,14 @@ class Prediction:
         classes: Class names, most likely first; empty where the file was unreadable.
         probabilities: Their probabilities.
         problem: Why the file was unreadable.
+        picture: What the network saw of it, where that was asked for.
     """
 
     file: str
     classes: list[str]
     probabilities: list[float]
     problem: str = ""
+    picture: str = ""
 
 
 def best_device() -> torch.device:
@@ -133,7 +156,8 @@ def evaluate(run: Run, name: str = "", path: str = "") -> tuple[str, Scores]:
 
     Returns:
         The name of the split and the scores. ``evaluation-NAME.json`` and ``confusion-NAME.png`` hold them, and
-        ``predictions-NAME.png`` shows the samples of which the network was least certain.
+        ``predictions-NAME.png`` shows the samples of which the network was least certain; there are no such pictures
+        where samples have several classes.
 
     Raises:
         UserError: There is no such split.
@@ -147,6 +171,8 @@ def evaluate(run: Run, name: str = "", path: str = "") -> tuple[str, Scores]:
     scores = score(run.load_model(), build_loader(run.recipe, data.splits[name], views=True))
     text = json.dumps({"split": name} | scores.summary(run.classes), indent=2, ensure_ascii=False)
     (run.path / f"evaluation-{name}.json").write_text(text + "\n", encoding="utf-8")
+    if scores.labels.ndim == 2:
+        return name, scores
     draw_confusion(scores.confusion(len(run.classes)), run.classes, run.path / f"confusion-{name}.png")
     loader = build_loader(run.recipe, data.splits[name])
     _draw_doubtful(scores, loader, run.classes, run.path / f"predictions-{name}.png")
@@ -166,13 +192,14 @@ def _draw_doubtful(
     draw_gallery(maps, scores.labels[worst].tolist(), probabilities[worst], classes, picture)
 
 
-def predict(run: Run, paths: Sequence[str | Path], top: int = 5) -> list[Prediction]:
+def predict(run: Run, paths: Sequence[str | Path], top: int = 5, pictures: Path | None = None) -> list[Prediction]:
     """Classify files.
 
     Args:
         run: The run.
         paths: Files, or folders to search for files of the run's modality.
         top: How many classes to name for each.
+        pictures: A folder for ``NAME-seen.png``, one a file: the map that the network saw and what it said.
 
     Returns:
         One prediction a file, in the order given.
@@ -190,14 +217,32 @@ def predict(run: Run, paths: Sequence[str | Path], top: int = 5) -> list[Predict
         files += found
     unlabelled = Split(files, np.zeros(len(files), np.int64))
     scores = score(run.load_model(), build_loader(recipe, unlabelled, views=True))
+    loader = build_loader(recipe, unlabelled)
     top = min(top, len(run.classes))
-    probabilities, order = scores.logits.softmax(1).topk(top)
+    probabilities, order = class_probabilities(scores.logits, recipe.optim.loss).topk(top)
     said = {
         index: Prediction(str(files[index]), [run.classes[c] for c in classes], values)
         for index, classes, values in zip(scores.indices.tolist(), order.tolist(), probabilities.tolist(), strict=True)
     }
+    if pictures is not None:
+        said = {index: _draw(recipe, loader, index, made, pictures) for index, made in said.items()}
     problems = iter(scores.unreadable)
     return [said.get(i) or Prediction(str(file), [], [], next(problems)) for i, file in enumerate(files)]
+
+
+def _draw(recipe: Recipe, loader: DataLoader[Any], index: int, said: Prediction, folder: Path) -> Prediction:
+    from unireplknet.insight.seen import draw_seen
+
+    folder.mkdir(parents=True, exist_ok=True)
+    assert isinstance(loader.dataset, MapDataset)
+    files = loader.dataset.split.items
+    # Files of the same name from several folders keep a number apart.
+    same = sum(file.stem == files[index].stem for file in files[:index])
+    picture = folder / f"{files[index].stem}{f'-{same + 1}' if same else ''}-seen.png"
+    sample = loader.dataset[Draw(0, index)].map
+    assert sample is not None  # it was readable a moment ago
+    draw_seen(panels(recipe.input, sample), files[index].name, said.classes, said.probabilities, picture)
+    return replace(said, picture=str(picture))
 
 
 def nearest_neighbour(run: Run, data: Labelled) -> float:

@@ -34,7 +34,8 @@ def build_optimizer(model: nn.Module, optim: Optim) -> Optimizer:
             optim.weight_decay,
         )
     # timm's schedulers would apply lr_scale; PyTorch's know only the rate of a group.
-    return AdamW([{**group, "lr": optim.lr * group.get("lr_scale", 1.0)} for group in groups], lr=optim.lr)
+    scaled = [{**group, "lr": optim.lr * group.get("lr_scale", 1.0)} for group in groups]
+    return AdamW(scaled, lr=optim.lr, betas=optim.betas)
 
 
 def _decay_too(
@@ -57,12 +58,20 @@ def build_schedule(optimizer: Optimizer, optim: Optim, steps_per_epoch: int) -> 
     """The learning rate of each step, a function of the step alone."""
     warmup, total = warmup_steps(optim, steps_per_epoch), optim.epochs * steps_per_epoch
     floor = optim.min_lr / optim.lr
+    if optim.epoch_decay:
+        return LambdaLR(optimizer, lambda step: _epoch_factor(step, warmup, steps_per_epoch, optim))
     return LambdaLR(optimizer, lambda step: cosine_factor(step, warmup, total, floor))
 
 
 def warmup_steps(optim: Optim, steps_per_epoch: int) -> int:
     """Steps in which the learning rate rises."""
     return round(optim.warmup_epochs * steps_per_epoch)
+
+
+def _epoch_factor(step: int, warmup: int, steps_per_epoch: int, optim: Optim) -> float:
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    return optim.epoch_decay ** max(0, step // steps_per_epoch + 1 - optim.steady_epochs)
 
 
 def cosine_factor(step: int, warmup: int, total: int, floor: float) -> float:

@@ -140,7 +140,7 @@ class Data:
 
 @dataclass
 class Optim:
-    """How the weights are found: AdamW, linear warm-up, then a cosine.
+    """How the weights are found: AdamW, linear warm-up, then a cosine or a steady decay.
 
     Args:
         epochs: Passes over the training samples.
@@ -149,14 +149,19 @@ class Optim:
         lr: Highest learning rate.
         min_lr: Learning rate at the end.
         warmup_epochs: Epochs in which the learning rate rises linearly to lr.
+        epoch_decay: Factor on the learning rate from each epoch to the next, instead of the cosine; 0 for the cosine.
+        steady_epochs: Epochs at the full learning rate before that decay.
+        betas: Decay of AdamW's running means of gradients and of their squares.
         weight_decay: Decay of matrices and kernels; biases and other vectors have none.
         decay_grn: Whether GRN's gamma and beta decay too, as in the published trainings.
         layer_decay: Factor on the learning rate from each block to the one before it; 1 for the same everywhere.
         clip_grad: Largest norm of the gradient; 0 for no limit.
+        loss: "cross_entropy", or "bce" (binary cross-entropy of each class), which several classes a sample need.
         label_smoothing: Part of the target spread over all classes.
         mixup: Alpha of mixup, which blends pairs of samples; 0 for none.
         cutmix: Alpha of cutmix, which pastes a rectangle of one into the other; 0 for none.
         mix_switch: Part of the batches that take cutmix, where both are wanted.
+        mix_prob: Part of the batches that are mixed at all.
         ema: Decay a step of the running average of the weights that is evaluated and kept; 0 for none.
     """
 
@@ -166,14 +171,19 @@ class Optim:
     lr: float = 1e-3
     min_lr: float = 1e-6
     warmup_epochs: float = 5.0
+    epoch_decay: float = 0.0
+    steady_epochs: int = 1
+    betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.05
     decay_grn: bool = False
     layer_decay: float = 1.0
     clip_grad: float = 0.0
+    loss: Literal["cross_entropy", "bce"] = "cross_entropy"
     label_smoothing: float = 0.1
     mixup: float = 0.0
     cutmix: float = 0.0
     mix_switch: float = 0.5
+    mix_prob: float = 1.0
     ema: float = 0.0
 
     def __post_init__(self) -> None:
@@ -202,8 +212,9 @@ class Trainer:
 
     Args:
         seed: Seed of the first weights, the order of samples and the augmentation.
-        select: What chooses the best epoch on the val split: lowest "loss" or highest "accuracy"; "last" takes the last
-            one, for a val split too small to tell.
+        select: What chooses the best epoch on the val split: lowest "loss", highest "accuracy", or highest "map" (mean
+            average precision) where samples have several classes; "last" takes the last one, for a val split too small
+            to tell.
         precision: The arithmetic, as Lightning calls it.
         accelerator: Where to compute; "auto" takes the best there is.
         devices: How many devices to use on each machine.
@@ -219,7 +230,7 @@ class Trainer:
     """
 
     seed: int = 0
-    select: Literal["loss", "accuracy", "last"] = "accuracy"
+    select: Literal["loss", "accuracy", "map", "last"] = "accuracy"
     precision: Literal["32-true", "64-true", "bf16-mixed", "16-mixed"] = "32-true"
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
     devices: int = 1

@@ -181,14 +181,16 @@ def fit(recipe: Recipe, out: Path | None = None) -> Run:
     except ImportError as error:
         raise missing_extra("lightning", "train") from error
     from unireplknet.training.engine import build_trainer, quiet
+    from unireplknet.training.labels import check_labels
     from unireplknet.training.task import Classification
 
     data = recipe.data.load(recipe.input)
+    check_labels(recipe, data)
     pl.seed_everything(recipe.trainer.seed, verbose=False)
     model = recipe.model.build(recipe.input.channels, data.classes)
     recipe.trainer.prepare(model)
     steps = steps_per_epoch(recipe, data.splits["train"])
-    task = Classification(model, recipe, len(data.classes), steps)
+    task = Classification(model, recipe, len(data.classes), steps, data.several)
 
     path = _choose_folder(recipe, out)
     with quiet(), _explaining_full_disk(path):

@@ -7,16 +7,16 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-import torch.nn.functional as F
 from timm.data import Mixup
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
+from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from unireplknet.errors import UserError
 from unireplknet.modalities.folder import Batch
 from unireplknet.randomness import seed_from
 from unireplknet.training.checkpoint import SECTION
+from unireplknet.training.labels import MeanAveragePrecision, class_loss, class_probabilities, class_targets
 from unireplknet.training.optim import build_optimizer, build_schedule
 from unireplknet.training.recipe import Recipe
 
@@ -52,22 +52,29 @@ class Classification(pl.LightningModule):
         recipe: Decides loss, optimiser, schedule and memory layout.
         num_classes: Number of classes.
         steps_per_epoch: Optimiser steps in an epoch, for the schedule.
+        several: Whether a sample may have several classes.
     """
 
-    def __init__(self, model: nn.Module, recipe: Recipe, num_classes: int, steps_per_epoch: int) -> None:
+    def __init__(
+        self, model: nn.Module, recipe: Recipe, num_classes: int, steps_per_epoch: int, several: bool = False
+    ) -> None:
         super().__init__()
         self.layout = torch.channels_last if recipe.trainer.channels_last else torch.contiguous_format
         self.model = model.to(memory_format=self.layout)
         self.recipe = recipe
         self.steps_per_epoch = steps_per_epoch
+        self.num_classes = num_classes
+        self.several = several
         optim = recipe.optim
         self.mix = (
             Mixup(
                 optim.mixup,
                 optim.cutmix,
+                prob=optim.mix_prob,
                 switch_prob=optim.mix_switch,
-                label_smoothing=optim.label_smoothing,
+                label_smoothing=0,  # the loss does that
                 num_classes=num_classes,
+                multi_label=optim.loss == "bce",
             )
             if optim.mixup or optim.cutmix
             else None
@@ -76,10 +83,10 @@ class Classification(pl.LightningModule):
         self.loss = MeanMetric("error")
         self.loss.persistent(True)  # the mean of an interrupted epoch is the mean of all of it
         self.val_loss = MeanMetric("error")
-        self.accuracy = MulticlassAccuracy(num_classes, average="micro")
+        self.metric = self._new_metric()
         if optim.ema:  # then those two are of the average
             self.raw_loss = MeanMetric("error")
-            self.raw_accuracy = MulticlassAccuracy(num_classes, average="micro")
+            self.raw_metric = self._new_metric()
         self.unreadable: set[str] = set()
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -131,18 +138,22 @@ class Classification(pl.LightningModule):
         self.log("train/loss", self.loss, on_step=False, on_epoch=True)
         return loss
 
+    def _new_metric(self) -> Metric:
+        if self.several:
+            return MeanAveragePrecision(self.num_classes)
+        return MulticlassAccuracy(self.num_classes, average="micro")
+
     def objective(self, maps: Tensor, labels: Tensor) -> Tensor:
-        """What training minimises: cross entropy of maps (B, C, H, W), mixed, and labels (B), smoothed."""
-        pairs = len(labels) // 2 * 2
-        if self.mix is None or not pairs:
-            return F.cross_entropy(self(maps), labels, label_smoothing=self.recipe.optim.label_smoothing)
-        # timm mixes pairs; an odd batch is one from which an unreadable sample is missing.
-        mixed, targets = self.mix(maps[:pairs], labels[:pairs])
-        logits = self(mixed)
-        return F.cross_entropy(logits, targets.to(logits.dtype))
+        """What training minimises of maps (B, C, H, W), mixed, and labels (B) or (B, classes), smoothed."""
+        optim, pairs = self.recipe.optim, len(labels) // 2 * 2
+        targets = class_targets(labels, self.num_classes, optim.loss)
+        if self.mix is not None and pairs:
+            # timm mixes pairs; an odd batch is one from which an unreadable sample is missing.
+            maps, targets = self.mix(maps[:pairs], targets[:pairs])
+        return class_loss(self(maps), targets, optim.loss, optim.label_smoothing)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Loss and accuracy on the samples that choose the epoch."""
+        """Loss and score on the samples that choose the epoch."""
         self._note(batch.problems)
         self.score(batch, self)
 
@@ -155,14 +166,16 @@ class Classification(pl.LightningModule):
             raw: Whether it has the weights as they are trained, where what is kept is their average.
         """
         size = len(batch.labels)
-        loss, accuracy = (self.raw_loss, self.raw_accuracy) if raw else (self.val_loss, self.accuracy)
+        loss, metric = (self.raw_loss, self.raw_metric) if raw else (self.val_loss, self.metric)
+        kind = self.recipe.optim.loss
         if size:
             logits = network(batch.maps)
-            accuracy.update(logits, batch.labels)
-            loss.update(F.cross_entropy(logits, batch.labels), size)
+            loss.update(class_loss(logits, class_targets(batch.labels, self.num_classes, kind), kind), size)
+            metric.update(class_probabilities(logits, kind), batch.labels.long())
         # Without samples too: what is logged, all processes compute together.
-        self.log("val/loss_raw" if raw else "val/loss", loss, prog_bar=not raw, batch_size=size)
-        self.log("val/accuracy_raw" if raw else "val/accuracy", accuracy, prog_bar=not raw, batch_size=size)
+        suffix = "_raw" if raw else ""
+        self.log(f"val/loss{suffix}", loss, prog_bar=not raw, batch_size=size)
+        self.log(f"val/{'map' if self.several else 'accuracy'}{suffix}", metric, prog_bar=not raw, batch_size=size)
 
     def configure_optimizers(self) -> Any:
         """AdamW, with a learning rate for each step."""
