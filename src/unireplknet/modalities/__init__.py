@@ -14,6 +14,8 @@ from torch import Tensor
 
 from unireplknet.modalities.folder import Labelled, load_folder
 from unireplknet.modalities.image import ImageAugment, ImageInput, load_digits, load_mnist
+from unireplknet.modalities.series import SeriesAugment, SeriesInput, load_series, load_ts
+from unireplknet.modalities.windows import Windowed
 
 
 class Input(Protocol):
@@ -36,10 +38,15 @@ class Augment(Protocol):
         """The training counterpart of ``inputs.to_map``."""
 
 
-MODALITIES: dict[str, tuple[type[Input], type[Augment]]] = {"image": (ImageInput, ImageAugment)}
+MODALITIES: dict[str, tuple[type[Input], type[Augment]]] = {
+    "image": (ImageInput, ImageAugment),
+    "series": (SeriesInput, SeriesAugment),
+}
 
-SOURCES: dict[str, Callable[[Path, Input], Labelled]] = {
+SOURCES: dict[str, Callable[[Path, Any], Labelled | Windowed]] = {
     "folder": lambda path, inputs: load_folder(path, inputs.extensions),
     "digits": lambda path, inputs: load_digits(),
     "mnist": lambda path, inputs: load_mnist(path),
+    "series": load_series,
+    "ts": lambda path, inputs: load_ts(path),
 }

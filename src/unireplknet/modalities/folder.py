@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -38,6 +38,10 @@ class Split:
         """The samples at ``indices``, in that order."""
         return Split([self.items[i] for i in indices], self.labels[indices])
 
+    def label(self, index: int) -> Tensor:
+        """What is to be learnt of a sample."""
+        return torch.as_tensor(self.labels[index])
+
     def name(self, index: int) -> str:
         """What to call a sample in a message: its path, or its number where it has none."""
         item = self.items[index]
@@ -63,6 +67,15 @@ class Labelled:
 
     classes: tuple[str, ...]
     splits: dict[str, Split]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the outputs: the classes."""
+        return self.classes
+
+    def divided(self, val_fraction: float, test_fraction: float, seed: int) -> Labelled:
+        """The samples under the keys train, val and test; see :func:`split_data`."""
+        return split_data(self, val_fraction, test_fraction, seed)
 
 
 def find_files(root: Path, extensions: Sequence[str]) -> list[Path]:
@@ -174,6 +187,25 @@ def _divide(split: Split, fraction: float, seed: int, classes: Sequence[str], na
     return split.take(kept), split.take(taken)
 
 
+class Samples(Protocol):
+    """What a loader needs to know of a split, whatever is to be learnt of it."""
+
+    @property
+    def items(self) -> Sequence[Any]:
+        """One raw sample each, not read yet."""
+
+    def __len__(self) -> int: ...
+
+    def label(self, index: int) -> Tensor:
+        """What is to be learnt of a sample."""
+
+    def name(self, index: int) -> str:
+        """What to call a sample in a message."""
+
+    def fingerprint(self) -> str:
+        """A short hash of which samples these are."""
+
+
 @dataclass(frozen=True)
 class Draw:
     """Which sample, in which epoch: all that decides a training map, together with the seed."""
@@ -187,7 +219,7 @@ class Sample:
     """One map, or the reason why there is none."""
 
     map: Tensor | None
-    label: int
+    label: Tensor | int
     index: int
     problem: str = ""
 
@@ -197,7 +229,7 @@ class Batch(NamedTuple):
 
     Attributes:
         maps: Shape (B, C, H, W), float32. B is smaller than asked for where samples were unreadable.
-        labels: Class indices, shape (B,), int64.
+        labels: Class indices, shape (B,), int64; or what else the split has to be learnt of its samples.
         indices: Positions in the split, shape (B,), int64.
         problems: One line for each sample that could not be read.
     """
@@ -213,7 +245,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
     good = [s for s in samples if s.map is not None]
     return Batch(
         torch.stack([s.map for s in good if s.map is not None]) if good else torch.empty(0),
-        torch.tensor([s.label for s in good], dtype=torch.int64),
+        torch.stack([torch.as_tensor(s.label) for s in good]) if good else torch.empty(0, dtype=torch.int64),
         torch.tensor([s.index for s in good], dtype=torch.int64),
         [s.problem for s in samples if s.map is None],
     )
@@ -233,7 +265,7 @@ class MapDataset(Dataset[Sample]):
     """
 
     def __init__(
-        self, split: Split, read: Callable[[Any], Any], to_map: Callable[[Any], Tensor], seed: int = 0
+        self, split: Samples, read: Callable[[Any], Any], to_map: Callable[[Any], Tensor], seed: int = 0
     ) -> None:
         self.split = split
         self.read = read
@@ -244,7 +276,7 @@ class MapDataset(Dataset[Sample]):
         return len(self.split)
 
     def __getitem__(self, draw: Draw) -> Sample:
-        label = int(self.split.labels[draw.index])
+        label = self.split.label(draw.index)
         try:
             raw = self.read(self.split.items[draw.index])
         except Exception as error:  # decoders raise anything; one bad file must not end a run

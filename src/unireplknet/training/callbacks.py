@@ -21,7 +21,7 @@ from unireplknet.training.files import write_text
 
 logger = logging.getLogger(__name__)
 
-COLUMNS = ("epoch", "step", "lr", "train/loss", "val/loss", "val/accuracy", "seconds")
+COLUMNS = ("epoch", "step", "lr", "train/loss", "val/loss", "val/accuracy", "val/mae", "seconds")
 
 REQUEUE = 75
 """Exit status after SIGTERM or SIGUSR1: EX_TEMPFAIL, "try again later", so that a scheduler can requeue."""

@@ -7,11 +7,11 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from unireplknet.errors import UserError
-from unireplknet.modalities.folder import EpochSampler, MapDataset, Split, collate
+from unireplknet.modalities.folder import EpochSampler, MapDataset, Samples, collate
 from unireplknet.training.recipe import Recipe
 
 
-def build_loader(recipe: Recipe, split: Split, augment: bool = False, rank: int = 0, world: int = 1) -> DataLoader[Any]:
+def build_loader(recipe: Recipe, split: Samples, augment: bool = False, rank: int = 0, world: int = 1) -> DataLoader[Any]:
     """The batches of one split.
 
     Args:
@@ -40,7 +40,7 @@ def build_loader(recipe: Recipe, split: Split, augment: bool = False, rank: int 
     )
 
 
-def steps_per_epoch(recipe: Recipe, split: Split) -> int:
+def steps_per_epoch(recipe: Recipe, split: Samples) -> int:
     """Optimiser steps in an epoch; :func:`build_loader` gives ``optim.accumulate`` training batches to each."""
     return max(1, len(split) // recipe.optim.batch_size)
 

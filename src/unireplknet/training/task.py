@@ -14,7 +14,9 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from unireplknet.errors import UserError
-from unireplknet.modalities.folder import Batch
+from unireplknet.modalities.folder import Batch, Labelled
+from unireplknet.modalities.windows import Windowed, statistics
+from unireplknet.models.forecaster import Forecaster, masked_loss
 from unireplknet.randomness import seed_from
 from unireplknet.training.checkpoint import SECTION
 from unireplknet.training.optim import build_optimizer, build_schedule
@@ -41,46 +43,32 @@ class LossNotFinite(Exception):
         self.indices = indices
 
 
-class Classification(pl.LightningModule):
-    """Learns to tell classes apart.
+class Task(pl.LightningModule):
+    """What all tasks share: optimiser, schedule, and runs that go on after a crash.
 
     Every step draws its random numbers (drop path, dropout, ...) from a seed of its own, so that a run that goes on
     after a crash draws the same ones: there is no state of a generator to keep.
 
     Args:
-        model: The network, from maps to logits.
+        model: The network.
         recipe: Decides loss, optimiser, schedule and memory layout.
-        num_classes: Number of classes.
         steps_per_epoch: Optimiser steps in an epoch, for the schedule.
     """
 
-    def __init__(self, model: nn.Module, recipe: Recipe, num_classes: int, steps_per_epoch: int) -> None:
+    def __init__(self, model: nn.Module, recipe: Recipe, steps_per_epoch: int) -> None:
         super().__init__()
         self.layout = torch.channels_last if recipe.trainer.channels_last else torch.contiguous_format
         self.model = model.to(memory_format=self.layout)
         self.recipe = recipe
         self.steps_per_epoch = steps_per_epoch
-        optim = recipe.optim
-        self.mix = (
-            Mixup(
-                optim.mixup,
-                optim.cutmix,
-                switch_prob=optim.mix_switch,
-                label_smoothing=optim.label_smoothing,
-                num_classes=num_classes,
-            )
-            if optim.mixup or optim.cutmix
-            else None
-        )
         # Not "disable", with which torchmetrics 1.9 ignores the weights.
         self.loss = MeanMetric("error")
         self.loss.persistent(True)  # the mean of an interrupted epoch is the mean of all of it
         self.val_loss = MeanMetric("error")
-        self.accuracy = MulticlassAccuracy(num_classes, average="micro")
         self.unreadable: set[str] = set()
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Maps (B, C, H, W) to logits (B, classes)."""
+        """Maps (B, C, H, W) to what the network says of them."""
         return self.model(maps.contiguous(memory_format=self.layout))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -117,7 +105,7 @@ class Classification(pl.LightningModule):
             if self._trainer is not None and self.trainer.world_size > 1:
                 raise UserError("none of the samples of a batch could be read, and the other devices wait for it")
             return None
-        loss = self._loss(batch.maps, batch.labels)
+        loss = self.batch_loss(batch)
         if not torch.isfinite(loss):
             lr = self.trainer.optimizers[0].param_groups[0]["lr"]
             raise LossNotFinite(loss.item(), self.global_step, lr, batch.indices.tolist())
@@ -126,26 +114,19 @@ class Classification(pl.LightningModule):
         self.log("train/loss", self.loss, on_step=False, on_epoch=True)
         return loss
 
-    def _loss(self, maps: Tensor, labels: Tensor) -> Tensor:
-        pairs = len(labels) // 2 * 2
-        if self.mix is None or not pairs:
-            return F.cross_entropy(self(maps), labels, label_smoothing=self.recipe.optim.label_smoothing)
-        # timm mixes pairs; an odd batch is one from which an unreadable sample is missing.
-        mixed, targets = self.mix(maps[:pairs], labels[:pairs])
-        logits = self(mixed)
-        return F.cross_entropy(logits, targets.to(logits.dtype))
+    def batch_loss(self, batch: Batch) -> Tensor:
+        """The loss that is minimised."""
+        raise NotImplementedError
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Loss and accuracy on the samples that choose the epoch."""
+        """Score the samples that choose the epoch."""
         self._note(batch.problems)
-        size = len(batch.labels)
-        if size == 0:
-            return
-        logits = self(batch.maps)
-        self.accuracy(logits, batch.labels)
-        self.val_loss.update(F.cross_entropy(logits, batch.labels), size)
-        self.log("val/loss", self.val_loss, prog_bar=True, batch_size=size)
-        self.log("val/accuracy", self.accuracy, prog_bar=True, batch_size=size)
+        if len(batch.labels):
+            self.validate(batch)
+
+    def validate(self, batch: Batch) -> None:
+        """Log loss and score of a batch with at least one sample."""
+        raise NotImplementedError
 
     def configure_optimizers(self) -> Any:
         """AdamW, with a learning rate for each step."""
@@ -161,3 +142,88 @@ class Classification(pl.LightningModule):
             if len(self.unreadable) > self.recipe.data.max_unreadable:
                 limit = self.recipe.data.max_unreadable
                 raise UserError(f"more than data.max_unreadable = {limit} samples are unreadable; the last: {problem}")
+
+
+class Classification(Task):
+    """Learns to tell classes apart.
+
+    Args:
+        model: The network, from maps to logits.
+        recipe: Decides loss, optimiser, schedule and memory layout.
+        num_classes: Number of classes.
+        steps_per_epoch: Optimiser steps in an epoch, for the schedule.
+    """
+
+    def __init__(self, model: nn.Module, recipe: Recipe, num_classes: int, steps_per_epoch: int) -> None:
+        super().__init__(model, recipe, steps_per_epoch)
+        optim = recipe.optim
+        self.mix = (
+            Mixup(
+                optim.mixup,
+                optim.cutmix,
+                switch_prob=optim.mix_switch,
+                label_smoothing=optim.label_smoothing,
+                num_classes=num_classes,
+            )
+            if optim.mixup or optim.cutmix
+            else None
+        )
+        self.accuracy = MulticlassAccuracy(num_classes, average="micro")
+
+    def batch_loss(self, batch: Batch) -> Tensor:
+        """Cross-entropy with smoothed or mixed labels."""
+        maps, labels = batch.maps, batch.labels
+        pairs = len(labels) // 2 * 2
+        if self.mix is None or not pairs:
+            return F.cross_entropy(self(maps), labels, label_smoothing=self.recipe.optim.label_smoothing)
+        # timm mixes pairs; an odd batch is one from which an unreadable sample is missing.
+        mixed, targets = self.mix(maps[:pairs], labels[:pairs])
+        logits = self(mixed)
+        return F.cross_entropy(logits, targets.to(logits.dtype))
+
+    def validate(self, batch: Batch) -> None:
+        """Log cross-entropy and accuracy."""
+        size = len(batch.labels)
+        logits = self(batch.maps)
+        self.accuracy(logits, batch.labels)
+        self.val_loss.update(F.cross_entropy(logits, batch.labels), size)
+        self.log("val/loss", self.val_loss, prog_bar=True, batch_size=size)
+        self.log("val/accuracy", self.accuracy, prog_bar=True, batch_size=size)
+
+
+class Forecasting(Task):
+    """Learns to foretell numbers.
+
+    Args:
+        model: A :class:`~unireplknet.models.forecaster.Forecaster`, from windows to forecasts in physical units.
+        recipe: Decides loss, optimiser, schedule and memory layout.
+        steps_per_epoch: Optimiser steps in an epoch, for the schedule.
+    """
+
+    def __init__(self, model: Forecaster, recipe: Recipe, steps_per_epoch: int) -> None:
+        super().__init__(model, recipe, steps_per_epoch)
+        self.kind = recipe.optim.regression
+        self.mae = MeanMetric("error")
+
+    def batch_loss(self, batch: Batch) -> Tensor:
+        """Mean loss of what was measured, in standard deviations of the training data."""
+        loss, count = masked_loss(self(batch.maps), batch.labels, self.model.target_std, self.kind)
+        return loss / count.clamp_min(1)
+
+    def validate(self, batch: Batch) -> None:
+        """Log the loss and the mean absolute error, both in standard deviations of the training data."""
+        forecast = self(batch.maps)
+        for name, metric, kind in (("loss", self.val_loss, self.kind), ("mae", self.mae, "mae")):
+            loss, count = masked_loss(forecast, batch.labels, self.model.target_std, kind)
+            metric.update(loss / count.clamp_min(1), count)
+            self.log(f"val/{name}", metric, prog_bar=True, batch_size=len(batch.labels))
+
+
+def build_task(recipe: Recipe, data: Labelled | Windowed, steps_per_epoch: int) -> Task:
+    """The network and what it is to learn from the data."""
+    model = recipe.build(data.names)
+    recipe.trainer.prepare(model)
+    if isinstance(model, Forecaster):
+        model.set_statistics(*statistics(data.splits["train"]), data.grid.coordinates)
+        return Forecasting(model, recipe, steps_per_epoch)
+    return Classification(model, recipe, len(data.names), steps_per_epoch)

@@ -1,0 +1,234 @@
+"""Windows over the measurements of several stations: how they are divided by time and become samples."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unireplknet.errors import UserError
+from unireplknet.modalities.folder import SPLITS
+
+
+class Window(NamedTuple):
+    """A stretch of measurements.
+
+    Attributes:
+        values: Shape (L, stations, variables), float32, in the units of the file; NaN where nothing was measured.
+        times: Shape (L,), datetime64; empty for a series without times.
+    """
+
+    values: np.ndarray
+    times: np.ndarray
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Measurements at regular times.
+
+    Attributes:
+        start: Time of the first row.
+        step: Time between two rows.
+        values: Shape (T, stations, variables), float32; NaN where nothing was measured.
+        stations: Names of the stations.
+        variables: Names of the variables.
+        coordinates: Latitude and longitude of each station in degrees, shape (stations, 2), or None.
+        factor: What to multiply the values with: they may be a mapped file of tenths.
+    """
+
+    start: np.datetime64
+    step: np.timedelta64
+    values: np.ndarray
+    stations: tuple[str, ...]
+    variables: tuple[str, ...]
+    coordinates: np.ndarray | None = None
+    factor: float = 1.0
+
+    def rows(self, first: int, end: int) -> np.ndarray:
+        """Measurements of some rows, shape (end - first, stations, variables), float32."""
+        return np.asarray(self.values[first:end], dtype=np.float32) * np.float32(self.factor)
+
+    @property
+    def times(self) -> np.ndarray:
+        """The time of each row."""
+        return self.start + np.arange(len(self.values)) * self.step
+
+    @property
+    def rows_a_day(self) -> int:
+        """Rows in 24 hours, at least 1."""
+        return max(1, round(np.timedelta64(1, "D") / self.step))
+
+    def last(self, length: int) -> Window:
+        """The newest rows.
+
+        Raises:
+            UserError: There are fewer than ``length``.
+        """
+        if len(self.values) < length:
+            raise UserError(f"has {len(self.values)} times, a forecast needs the last {length}")
+        return Window(self.rows(len(self.values) - length, len(self.values)), self.times[-length:])
+
+
+@dataclass(frozen=True)
+class WindowSplit:
+    """The windows whose targets lie in one stretch of time. A sequence of :class:`Window`: the past of each.
+
+    Attributes:
+        grid: The measurements.
+        first: First row that belongs to the split.
+        end: The row after its last one.
+        origins: Row of each window's first target; the past lies before it, maybe before ``first``.
+        past: Rows that a forecast sees.
+        horizon: Rows that it has to foretell.
+        targets: Positions of the variables to foretell.
+        left_out: Windows that were left out for their gaps.
+    """
+
+    grid: Grid
+    first: int
+    end: int
+    origins: np.ndarray
+    past: int
+    horizon: int
+    targets: tuple[int, ...]
+    left_out: int = 0
+
+    def __len__(self) -> int:
+        return len(self.origins)
+
+    def __getitem__(self, index: int) -> Window:
+        origin = int(self.origins[index])
+        times = self.grid.start + np.arange(origin - self.past, origin) * self.grid.step
+        return Window(self.grid.rows(origin - self.past, origin), times)
+
+    @property
+    def items(self) -> WindowSplit:
+        """The raw samples."""
+        return self
+
+    def label(self, index: int) -> Tensor:
+        """What is to be foretold: shape (horizon, stations, targets), float32; NaN where nothing was measured."""
+        origin = int(self.origins[index])
+        return torch.from_numpy(self.grid.rows(origin, origin + self.horizon)[..., list(self.targets)])
+
+    def measurements(self) -> np.ndarray:
+        """The measurements of the split's own stretch of time, shape (rows, stations, variables)."""
+        return self.grid.rows(self.first, self.end)
+
+    def take(self, indices: np.ndarray) -> WindowSplit:
+        """The windows at ``indices``, in that order."""
+        return replace(self, origins=self.origins[indices])
+
+    def name(self, index: int) -> str:
+        """What to call a window in a message: the time of its first target."""
+        return f"the window before {self.grid.start + int(self.origins[index]) * self.grid.step}"
+
+    def fingerprint(self) -> str:
+        """A short hash of which samples these are, to notice that a split has changed since a run."""
+        digest = hashlib.sha256(repr((self.grid.stations, self.grid.variables, self.grid.start)).encode())
+        for array in (self.origins, self.measurements()):
+            digest.update(np.ascontiguousarray(array))
+        return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Windowed:
+    """A data set to forecast.
+
+    Attributes:
+        grids: ``{"all": ...}``, to be divided by time, or one grid each for some of train, val and test.
+        past: Rows that a forecast sees.
+        horizon: Rows that it has to foretell.
+        targets: Positions of the variables to foretell.
+        max_missing: Part of a window's past or of its targets that may be missing.
+        splits: The windows, once divided.
+    """
+
+    grids: dict[str, Grid]
+    past: int
+    horizon: int
+    targets: tuple[int, ...]
+    max_missing: float = 0.5
+    splits: dict[str, WindowSplit] | None = None
+
+    @property
+    def grid(self) -> Grid:
+        """The grid that holds the training windows."""
+        return self.grids.get("train") or self.grids["all"]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the stations."""
+        return self.grid.stations
+
+    def divided(self, val_fraction: float, test_fraction: float, seed: int = 0) -> Windowed:
+        """Divide by time: train, then val, then test.
+
+        The targets of a window lie in one split alone. Its past may lie in the split before, as it does when a
+        forecast is made; no training window sees anything of val or test.
+
+        Args:
+            val_fraction: Part of the training time to choose the epoch with, unless there is a grid for it.
+            test_fraction: Part of the whole time to test with, unless the data are divided already.
+            seed: Without effect: time decides.
+
+        Raises:
+            UserError: A split has no window, for its length or its gaps.
+        """
+        bounds: dict[str, tuple[Grid, int, int]] = {n: (g, 0, len(g.values)) for n, g in self.grids.items()}
+        if "all" in bounds:
+            grid, _, end = bounds.pop("all")
+            cut = end - round(test_fraction * end)
+            bounds = {"train": (grid, 0, cut), "test": (grid, cut, end)}
+        if "val" not in bounds:
+            grid, first, end = bounds["train"]
+            cut = end - round(val_fraction * (end - first))
+            bounds |= {"train": (grid, first, cut), "val": (grid, cut, end)}
+        splits = {name: self._windows(name, *bounds[name]) for name in SPLITS if name in bounds}
+        return replace(self, splits=splits)
+
+    def _windows(self, name: str, grid: Grid, first: int, end: int) -> WindowSplit:
+        origins = np.arange(max(first, self.past), end - self.horizon + 1)
+        missing = _missing(grid.values, list(self.targets))
+        before = _means(missing[0], self.past)[origins - self.past]
+        after = _means(missing[1], self.horizon)[origins]
+        good = (before <= self.max_missing) & (after <= self.max_missing)
+        if not good.any():
+            raise UserError(
+                f"the {name} split has {end - first} times and no usable window of {self.past} + {self.horizon};"
+                f" {len(origins)} windows have too many gaps (input.max_missing is {self.max_missing})"
+            )
+        left_out = int((~good).sum())
+        return WindowSplit(grid, first, end, origins[good], self.past, self.horizon, self.targets, left_out)
+
+
+def statistics(split: WindowSplit) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each variable over all stations and the time of one split alone."""
+    rows = split.measurements().reshape(-1, len(split.grid.variables)).astype(np.float64)
+    seen = ~np.isnan(rows)
+    count = np.maximum(seen.sum(0), 1)
+    mean = np.where(seen, rows, 0).sum(0) / count
+    std = np.sqrt(np.where(seen, np.square(rows - mean), 0).sum(0) / count)
+    return torch.tensor(mean, dtype=torch.float32), torch.tensor(np.where(std > 0, std, 1), dtype=torch.float32)
+
+
+def _missing(values: np.ndarray, targets: Sequence[int], block: int = 4096) -> tuple[np.ndarray, np.ndarray]:
+    """Part of each row that is missing: of all variables, and of the targets. A block at a time: it may be mapped."""
+    parts = [np.isnan(values[i : i + block]) for i in range(0, len(values), block)]
+    return (
+        np.concatenate([part.mean((1, 2)) for part in parts]),
+        np.concatenate([part[..., targets].mean((1, 2)) for part in parts]),
+    )
+
+
+def _means(x: np.ndarray, length: int) -> np.ndarray:
+    """Mean of x[i : i + length] for each i."""
+    if len(x) < length:
+        return np.empty(0)
+    total = np.concatenate([[0.0], np.cumsum(x)])
+    return (total[length:] - total[:-length]) / length

@@ -1,0 +1,267 @@
+"""What a forecast has to beat: forecasts that need no network, on the same windows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from unireplknet.modalities.windows import WindowSplit
+
+Forecast = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""From windows and times of the first target to forecasts.
+
+Windows have the shape (B, V + K, L, stations), with NaN, in physical units; times (B,); forecasts the shape
+(B, horizon, stations, targets).
+"""
+
+ROWS = 200_000
+"""Most rows that a baseline is fitted to; of more, evenly spaced ones are taken."""
+
+ALPHAS = 10.0 ** np.arange(-1, 7)
+
+DAYS = 30
+"""Days of the hour-of-day mean."""
+
+Table = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Windows, times of the first target, and truths (B, horizon, stations, targets)."""
+
+
+def all_baselines(
+    train: WindowSplit, val: WindowSplit, known: Sequence[WindowSplit], to_map: Callable[[Any], Any], group: int
+) -> dict[str, Forecast]:
+    """Fit every baseline.
+
+    Args:
+        train: Windows to fit to.
+        val: Windows to choose hyperparameters with; what was chosen is then fitted to both, where ``known`` has both.
+        known: The splits that lie before the one to be scored.
+        to_map: Makes the windows of splits into arrays.
+        group: Stations whose windows a linear forecast sees together; 0 for all.
+
+    Returns:
+        The forecasts by name.
+    """
+    first, choice = table(train, to_map), table(val, to_map)
+    both = [np.concatenate([a, b]) for a, b in zip(first, choice, strict=True)] if len(known) > 1 else list(first)
+    day = train.grid.rows_a_day
+    targets = list(train.targets)
+    variables = len(train.grid.variables)
+    ridge = [Ridge(targets, variables, group or len(train.grid.stations)), Ridge(targets, variables, 1, own=True)]
+    return {
+        "persistence": lambda x, times: _persistence(x, targets, train.horizon),
+        "same hour yesterday": lambda x, times: _yesterday(x, targets, train.horizon, day),
+        f"hour-of-day mean of {DAYS} days": _hour_means(known, day),
+        "ridge, all variables and stations": ridge[0].fit(first, choice, both),
+        "DLinear": ridge[1].fit(first, choice, both),
+        "gradient boosting": Boosting(targets, day).fit(first, choice, both),
+    }
+
+
+def table(split: WindowSplit, to_map: Callable[[Any], Any]) -> Table:
+    """The windows of a split as arrays; evenly spaced ones where there are too many."""
+    stations, length = len(split.grid.stations), split.past * len(split.grid.variables)
+    most = max(100, 4 * ROWS * 300 // (stations * length))
+    chosen = range(0, len(split), -(-len(split) // most))
+    windows = np.stack([np.asarray(to_map(split[i])) for i in chosen])
+    truth = np.stack([split.label(i).numpy() for i in chosen])
+    return windows, first_times(split, chosen), truth
+
+
+def first_times(split: WindowSplit, indices: Iterable[int]) -> np.ndarray:
+    """Time of the first target of windows."""
+    return split.grid.start + split.origins[list(indices)] * split.grid.step
+
+
+def _persistence(x: np.ndarray, targets: Sequence[int], horizon: int) -> np.ndarray:
+    newest = filled(x[:, targets])[:, :, -1]
+    return np.repeat(newest.transpose(0, 2, 1)[:, None], horizon, 1)
+
+
+def _yesterday(x: np.ndarray, targets: Sequence[int], horizon: int, day: int) -> np.ndarray:
+    past = filled(x[:, targets])[:, :, -day:]
+    place = np.arange(horizon) % past.shape[2]
+    return past[:, :, place].transpose(0, 2, 3, 1)
+
+
+def _hour_means(known: Sequence[WindowSplit], day: int) -> Forecast:
+    """Mean of each hour of the day over the last days before the split to be scored."""
+    split = known[-1]
+    rows = np.concatenate([part.measurements() for part in known])[-DAYS * day :][..., list(split.targets)]
+    end = split.grid.start + split.end * split.grid.step
+    slots = _slot(end - np.arange(len(rows), 0, -1) * split.grid.step, split.grid.step, day)
+    means = np.stack([_nanmean(rows[slots == slot]) for slot in range(day)])
+    means = np.where(np.isnan(means), _nanmean(rows), means)
+
+    def forecast(x: np.ndarray, times: np.ndarray) -> np.ndarray:
+        ahead = times[:, None] + np.arange(split.horizon) * split.grid.step
+        return means[_slot(ahead, split.grid.step, day)]
+
+    return forecast
+
+
+def _slot(times: np.ndarray, step: np.timedelta64, day: int) -> np.ndarray:
+    return ((times - times.astype("M8[D]")) // step) % day
+
+
+def _nanmean(rows: np.ndarray) -> np.ndarray:
+    seen = ~np.isnan(rows)
+    with np.errstate(invalid="ignore"):
+        return np.where(seen, rows, 0).sum(0, dtype=np.float64) / seen.sum(0)
+
+
+def filled(x: np.ndarray) -> np.ndarray:
+    """The last measurement before each gap of (B, V, L, stations) in it; the first one where the window begins with a
+    gap, and 0 where nothing was measured."""
+    place = np.arange(x.shape[2])[:, None]
+    known = np.where(np.isnan(x), -1, place)
+    last = np.maximum.accumulate(known, 2)
+    first = np.where(np.isnan(x), x.shape[2], place).min(2, keepdims=True)
+    index = np.where(last < 0, first, last)
+    values = np.take_along_axis(x, index.clip(0, x.shape[2] - 1), 2)
+    return np.nan_to_num(values, nan=0.0)
+
+
+def complete(x: np.ndarray, y: np.ndarray, targets: Sequence[int]) -> np.ndarray:
+    """Truths whose gaps hold the last measurement before, for baselines that take no gaps."""
+    joined = np.concatenate([x[:, targets], y.transpose(0, 3, 1, 2)], 2)
+    return filled(joined)[:, :, x.shape[2] :].transpose(0, 2, 3, 1)
+
+
+class Ridge:
+    """Linear forecasts, the penalty chosen on the val split.
+
+    Args:
+        targets: Positions of the variables to foretell.
+        variables: Number of variables V.
+        group: Stations that are foretold from one another.
+        own: Whether each variable is foretold from its own window alone, by one matrix for all stations, as a difference
+            to its last value. Trend and remainder, into which DLinear parts the window, are linear in it: this is
+            DLinear's least-squares solution.
+    """
+
+    def __init__(self, targets: Sequence[int], variables: int, group: int, own: bool = False) -> None:
+        self.targets, self.variables, self.group, self.own = list(targets), variables, group, own
+        self.models: list[Any] = []
+
+    def fit(self, first: Table, choice: Table, both: Sequence[np.ndarray]) -> Forecast:
+        """Choose the penalty of each target, then fit to all."""
+        from sklearn import linear_model
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+
+        def fitted(number: int, alpha: float, x: np.ndarray, y: np.ndarray) -> Any:
+            model = make_pipeline(StandardScaler(), linear_model.Ridge(alpha))
+            return model.fit(self._features(x, number), self._outputs(x, y, number))
+
+        for number in range(len(self.targets)):
+            features, wanted = self._features(choice[0], number), self._outputs(choice[0], choice[2], number)
+            errors = [
+                np.square(fitted(number, alpha, first[0], first[2]).predict(features) - wanted).mean() for alpha in ALPHAS
+            ]
+            self.models.append(fitted(number, ALPHAS[int(np.argmin(errors))], both[0], both[2]))
+        return self
+
+    def __call__(self, x: np.ndarray, times: np.ndarray) -> np.ndarray:
+        """Forecast."""
+        out = []
+        for number, target in enumerate(self.targets):
+            y = self.models[number].predict(self._features(x, number)).astype(np.float32)
+            y = y.reshape(len(x), x.shape[3] // self.group, -1, self.group).transpose(0, 2, 1, 3)
+            y = y.reshape(len(x), -1, x.shape[3])
+            out.append(y + filled(x[:, [target]])[:, 0, -1][:, None] if self.own else y)
+        return np.stack(out, 3)
+
+    def _features(self, x: np.ndarray, number: int) -> np.ndarray:
+        batch, _, length, stations = x.shape
+        values = filled(x[:, : self.variables])
+        if self.own:
+            values = values[:, [self.targets[number]]]
+            values = values - values[:, :, -1:]
+        values = values.reshape(batch, -1, length, stations // self.group, self.group).transpose(0, 3, 1, 2, 4)
+        rows = values.reshape(-1, values.shape[2] * length * self.group)
+        if self.own:
+            return rows
+        cycles = np.repeat(x[:, self.variables :, -1, 0], stations // self.group, 0)
+        return np.concatenate([rows, cycles], 1)
+
+    def _outputs(self, x: np.ndarray, y: np.ndarray, number: int) -> np.ndarray:
+        y = complete(x, y, self.targets)[..., number]
+        if self.own:
+            y = y - filled(x[:, [self.targets[number]]])[:, 0, -1][:, None]
+        y = y.reshape(len(y), -1, y.shape[2] // self.group, self.group).transpose(0, 2, 1, 3)
+        return y.reshape(len(y) * y.shape[1], -1)
+
+
+class Boosting:
+    """Gradient-boosted trees: one model a target for all stations and steps, of differences to the last value.
+
+    The number of trees is chosen on the val split.
+
+    Args:
+        targets: Positions of the variables to foretell.
+        day: Rows in 24 hours.
+    """
+
+    def __init__(self, targets: Sequence[int], day: int) -> None:
+        self.targets, self.day = list(targets), day
+        self.models: list[Any] = []
+
+    def fit(self, first: Table, choice: Table, both: Sequence[np.ndarray], most: int = 300) -> Forecast:
+        """Choose the number of trees of each target, then fit to all."""
+        from sklearn.ensemble import HistGradientBoostingRegressor
+
+        def build(trees: int) -> Any:
+            return HistGradientBoostingRegressor(
+                max_iter=trees, learning_rate=0.05, l2_regularization=1.0, early_stopping=False, random_state=0
+            )
+
+        for number in range(len(self.targets)):
+            model = build(most).fit(*self._table(first[0], first[2], number))
+            features, wanted = self._table(choice[0], choice[2], number)
+            errors = [np.square(y - wanted).mean() for y in model.staged_predict(features)]
+            self.models.append(build(int(np.argmin(errors)) + 1).fit(*self._table(both[0], both[2], number)))
+        return self
+
+    def __call__(self, x: np.ndarray, times: np.ndarray) -> np.ndarray:
+        """Forecast."""
+        horizon = self.horizon
+        out = []
+        for number, target in enumerate(self.targets):
+            y = self.models[number].predict(self._features(x, number, horizon))
+            last = filled(x[:, [target]])[:, 0, -1]
+            out.append(y.reshape(len(x), horizon, x.shape[3]) + last[:, None])
+        return np.stack(out, 3)
+
+    def _table(self, x: np.ndarray, y: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
+        self.horizon = y.shape[1]
+        every = -(-len(x) * y.shape[1] * y.shape[2] // ROWS)
+        x, y = x[::every], y[::every]
+        change = (y[..., number] - filled(x[:, [self.targets[number]]])[:, 0, -1][:, None]).reshape(-1)
+        known = ~np.isnan(change)
+        return self._features(x, number, self.horizon)[known], change[known]
+
+    def _features(self, x: np.ndarray, number: int, horizon: int) -> np.ndarray:
+        """Rows of (window, step, station): the step, the newest values, the target's course and its yesterday."""
+        batch, _, _, stations = x.shape
+        values = filled(x)
+        own = values[:, self.targets[number]]
+        shared = np.concatenate(
+            [
+                values[:, :, -1],  # all variables and the calendar
+                values[:, :, -4],
+                (own[:, -1:] - own[:, -self.day :: 3]),
+                own.mean(1, keepdims=True),
+                own.std(1, keepdims=True),
+            ],
+            1,
+        )
+        shared = np.repeat(shared.transpose(0, 2, 1)[:, None], horizon, 1)
+        place = np.arange(horizon) % min(self.day, own.shape[1])
+        yesterday = own[:, -self.day :][:, place] - own[:, -1:]
+        mean = own.mean(2)[:, -1:, None] - own[:, -1:]
+        steps = np.broadcast_to(np.arange(horizon)[:, None], (batch, horizon, stations))
+        station = np.broadcast_to(np.arange(stations), (batch, horizon, stations))
+        extra = [steps, station, yesterday, np.broadcast_to(mean, steps.shape)]
+        return np.concatenate([shared, np.stack(extra, 3)], 3).reshape(-1, shared.shape[3] + len(extra))
