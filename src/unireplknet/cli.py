@@ -115,7 +115,7 @@ def train(words: list[str]) -> None:
 
 
 def evaluate(words: list[str]) -> None:
-    """Score a run: top-1, top-5, each class, and a picture of the confusion matrix."""
+    """Score a run: top-1, top-5, each class and the confusion matrix, or forecasts beside simple ones."""
     parser = _Parser("evaluate", _first_line(evaluate))
     parser.add_argument("run", metavar="RUN", help="a run folder")
     parser.add_argument("--split", choices=("train", "val", "test"), default="", help="default: test, else val")
@@ -128,6 +128,9 @@ def evaluate(words: list[str]) -> None:
 
 
 def _report(run: Any, split: str = "", data: str = "") -> None:
+    if run.recipe.task == "forecasting":
+        _report_forecasts(run, split, data)
+        return
     from unireplknet.training.evaluate import evaluate as score_run
 
     split, scores = score_run(run, split, data)
@@ -142,8 +145,20 @@ def _report(run: Any, split: str = "", data: str = "") -> None:
     say(f"written: {run.path / f'evaluation-{split}.json'}, {run.path / f'confusion-{split}.png'}")
 
 
+def _report_forecasts(run: Any, split: str, data: str) -> None:
+    from unireplknet.training.forecast import evaluate as score_run
+
+    split, scores = score_run(run, split, data)
+    for line in scores.table():
+        say(line)
+    text = f"{split}: {scores.windows} windows, {scores.left_out} left out for gaps"
+    say(f"{text}; baselines fitted to {scores.fitted_on}")
+    names = (f"evaluation-{split}.json", f"errors-{split}.png", f"forecasts-{split}.png")
+    say(f"written: {', '.join(str(run.path / name) for name in names)}")
+
+
 def predict(words: list[str]) -> None:
-    """Classify files with a trained run."""
+    """Classify files with a trained run, or forecast what follows them."""
     parser = _Parser("predict", _first_line(predict))
     parser.add_argument("run", metavar="RUN", help="a run folder")
     parser.add_argument("files", metavar="FILE", nargs="+", help="files, or folders of files")
@@ -153,16 +168,34 @@ def predict(words: list[str]) -> None:
 
     from dataclasses import asdict
 
-    from unireplknet.training.evaluate import predict as predict_files
     from unireplknet.training.run import Run
 
-    predictions = predict_files(Run.open(options.run), options.files, options.top)
+    run = Run.open(options.run)
+    if run.recipe.task == "forecasting":
+        _predict_series(run, options.files, options.format)
+        return
+    from unireplknet.training.evaluate import predict as predict_files
+
+    predictions = predict_files(run, options.files, options.top)
     if options.format == "json":
         say(json.dumps([asdict(p) for p in predictions], indent=2, ensure_ascii=False))
         return
     for p in predictions:
         said = "  ".join(f"{c} {q:.1%}" for c, q in zip(p.classes, p.probabilities, strict=True))
         say(f"{p.file}  {said or 'unreadable'}")
+
+
+def _predict_series(run: Any, files: list[str], form: str) -> None:
+    from dataclasses import asdict
+
+    from unireplknet.training.forecast import predict as predict_files
+
+    predictions = predict_files(run, files)
+    if form == "json":
+        say(json.dumps([asdict(p) for p in predictions], indent=2, ensure_ascii=False, default=str))
+        return
+    for p in predictions:
+        say(f"{p.file}  " + (p.problem or f"{p.table}, {p.picture}"))
 
 
 def info(words: list[str]) -> None:

@@ -30,7 +30,7 @@ def draw_curves(metrics: Path, picture: Path) -> None:
     loss.legend(fontsize="small")
     if any(row.get("val/mae") for row in rows):
         error.plot(epochs, column("val/mae"), color="tab:blue")
-        error.set(title="val: mean absolute error, standard deviations", ylim=(0, None))
+        error.set(title="val: mean absolute error, relative", ylim=(0, None))
     else:
         error.plot(epochs, [100 * (1 - a) for a in column("val/accuracy")], color="tab:blue")
         error.set(title="val: wrong answers, %", ylim=(0, None))

@@ -97,8 +97,9 @@ class SeriesInput:
             raise UserError(f"input.channels is {self.channels}; the map of a forecast has 1")
         if unknown := [name for name in self.targets if name not in self.names]:
             raise UserError(f"input.targets has {unknown[0]!r}, input.variables only {', '.join(self.names)}")
-        if self.width and self.past * self.embed_dim % self.width:
-            raise UserError(f"input.width is {self.width}, which does not divide the {self.past} rows of input.past")
+        count = self.past * (self.embed_dim if self.horizon else 1)
+        if self.width and count % self.width:
+            raise UserError(f"input.width is {self.width}, which does not divide the {count} numbers of a map")
         if self.units and len(self.units) != len(self.targets):
             raise UserError(f"input.units has {len(self.units)} entries, input.targets has {len(self.targets)}")
 
@@ -461,7 +462,9 @@ def _load_array(folder: Path, name: str, split: str, inputs: SeriesInput) -> Gri
     elif inputs.calendar:
         raise UserError(f"{clock} is missing; without times, input.calendar has to be []")
     stations = tuple(str(i) for i in range(values.shape[1]))
-    return Grid(start, step, values[:, :, :1], stations, (name,), _coordinates(folder / STATIONS, stations), inputs.factor)
+    return Grid(
+        start, step, values[:, :, :1], stations, (name,), _coordinates(folder / STATIONS, stations), inputs.factor
+    )
 
 
 def _step(text: str) -> np.timedelta64:
@@ -491,7 +494,9 @@ def read_ts_file(path: Path) -> Window:
     """
     cases = read_ts(path)
     if len(cases) != 1:
-        raise UserError(f"{path} holds {len(cases)} series, one a file is expected; data.source ts reads whole archives")
+        raise UserError(
+            f"{path} holds {len(cases)} series, one a file is expected; data.source ts reads whole archives"
+        )
     return cases[0][0]
 
 

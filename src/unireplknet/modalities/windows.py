@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -13,6 +14,8 @@ from torch import Tensor
 
 from unireplknet.errors import UserError
 from unireplknet.modalities.folder import SPLITS
+
+logger = logging.getLogger(__name__)
 
 
 class Window(NamedTuple):
@@ -180,6 +183,9 @@ class Windowed:
         Raises:
             UserError: A split has no window, for its length or its gaps.
         """
+        for key, fraction in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
+            if not 0 < fraction < 1:
+                raise UserError(f"data.{key} is {fraction}; expected a number between 0 and 1")
         bounds: dict[str, tuple[Grid, int, int]] = {n: (g, 0, len(g.values)) for n, g in self.grids.items()}
         if "all" in bounds:
             grid, _, end = bounds.pop("all")
@@ -194,41 +200,58 @@ class Windowed:
 
     def _windows(self, name: str, grid: Grid, first: int, end: int) -> WindowSplit:
         origins = np.arange(max(first, self.past), end - self.horizon + 1)
-        missing = _missing(grid.values, list(self.targets))
-        before = _means(missing[0], self.past)[origins - self.past]
-        after = _means(missing[1], self.horizon)[origins]
-        good = (before <= self.max_missing) & (after <= self.max_missing)
+        missing, missing_targets = _missing(grid.values, list(self.targets))
+        before = missing[origins] - missing[origins - self.past]
+        after = missing_targets[origins + self.horizon] - missing_targets[origins]
+        numbers = grid.values[0].size, grid.values[0, :, list(self.targets)].size
+        good = before <= self.max_missing * self.past * numbers[0]
+        good &= after <= self.max_missing * self.horizon * numbers[1]
         if not good.any():
             raise UserError(
                 f"the {name} split has {end - first} times and no usable window of {self.past} + {self.horizon};"
                 f" {len(origins)} windows have too many gaps (input.max_missing is {self.max_missing})"
             )
         left_out = int((~good).sum())
+        if left_out:
+            logger.info("%s: %d of %d windows are left out for their gaps", name, left_out, len(good))
         return WindowSplit(grid, first, end, origins[good], self.past, self.horizon, self.targets, left_out)
 
 
-def statistics(split: WindowSplit) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each variable over all stations and the time of one split alone."""
-    rows = split.measurements().reshape(-1, len(split.grid.variables)).astype(np.float64)
+class Statistics(NamedTuple):
+    """What is known of each variable, shape (V,) each, in the units of the file.
+
+    Attributes:
+        mean: Mean over stations and time.
+        std: Standard deviation.
+        change: Root mean square of the change over the horizon.
+    """
+
+    mean: Tensor
+    std: Tensor
+    change: Tensor
+
+
+def statistics(split: WindowSplit) -> Statistics:
+    """Statistics of one split's own stretch of time, and of nothing else."""
+    rows = split.measurements()
+    mean, _ = _moments(rows, 0)
+    variance = _moments(rows, mean)[1]
+    change = _moments(rows[split.horizon :] - rows[: -split.horizon], 0)[1]
+    stds = [np.where(square > 0, np.sqrt(square), 1) for square in (variance, change)]
+    return Statistics(*(torch.tensor(part, dtype=torch.float32) for part in (mean, *stds)))
+
+
+def _moments(rows: np.ndarray, centre: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
+    """Mean of (rows - centre) and of its square over time and stations, without what is missing."""
     seen = ~np.isnan(rows)
-    count = np.maximum(seen.sum(0), 1)
-    mean = np.where(seen, rows, 0).sum(0) / count
-    std = np.sqrt(np.where(seen, np.square(rows - mean), 0).sum(0) / count)
-    return torch.tensor(mean, dtype=torch.float32), torch.tensor(np.where(std > 0, std, 1), dtype=torch.float32)
+    count = np.maximum(seen.sum((0, 1)), 1)
+    numbers = np.where(seen, rows - centre, 0)
+    return numbers.sum((0, 1), dtype=np.float64) / count, np.square(numbers).sum((0, 1), dtype=np.float64) / count
 
 
 def _missing(values: np.ndarray, targets: Sequence[int], block: int = 4096) -> tuple[np.ndarray, np.ndarray]:
-    """Part of each row that is missing: of all variables, and of the targets. A block at a time: it may be mapped."""
+    """Numbers missing before each row, of all variables and of the targets. A block at a time: it may be mapped."""
     parts = [np.isnan(values[i : i + block]) for i in range(0, len(values), block)]
-    return (
-        np.concatenate([part.mean((1, 2)) for part in parts]),
-        np.concatenate([part[..., targets].mean((1, 2)) for part in parts]),
-    )
-
-
-def _means(x: np.ndarray, length: int) -> np.ndarray:
-    """Mean of x[i : i + length] for each i."""
-    if len(x) < length:
-        return np.empty(0)
-    total = np.concatenate([[0.0], np.cumsum(x)])
-    return (total[length:] - total[:-length]) / length
+    counts = np.concatenate([[part.sum((1, 2)), part[..., targets].sum((1, 2))] for part in parts], axis=1)
+    total = np.cumsum(np.pad(counts, ((0, 0), (1, 0))), axis=1)
+    return total[0], total[1]

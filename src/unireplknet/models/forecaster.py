@@ -43,6 +43,7 @@ class Forecaster(nn.Module):
 
     mean: Tensor
     std: Tensor
+    change: Tensor
     coordinates: Tensor
 
     def __init__(
@@ -69,6 +70,7 @@ class Forecaster(nn.Module):
         self.normalise, self.linear = normalise, linear
         self.register_buffer("mean", torch.zeros(variables))
         self.register_buffer("std", torch.ones(variables))
+        self.register_buffer("change", torch.ones(variables))
         self.register_buffer("coordinates", torch.zeros(stations, 2))
 
         embed_dim = map_size[0] * map_size[1] // past
@@ -84,16 +86,18 @@ class Forecaster(nn.Module):
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
-    def set_statistics(self, mean: Tensor, std: Tensor, coordinates: np.ndarray | None = None) -> None:
+    def set_statistics(self, mean: Tensor, std: Tensor, change: Tensor, coordinates: np.ndarray | None = None) -> None:
         """Take over what is known of the training data.
 
         Args:
             mean: Mean of each variable, shape (V,).
             std: Standard deviation of each variable, shape (V,).
+            change: Root mean square of its change over the horizon, shape (V,).
             coordinates: Latitude and longitude of each station in degrees, shape (stations, 2).
         """
         self.mean.copy_(mean)
         self.std.copy_(std)
+        self.change.copy_(change)
         if coordinates is not None:
             places = torch.as_tensor(coordinates)
             spread, centre = torch.std_mean(places, 0, correction=0)
@@ -122,9 +126,12 @@ class Forecaster(nn.Module):
         return {"stem": rf"^embed|{inside(groups['stem'])}", "blocks": blocks}
 
     @property
-    def target_std(self) -> Tensor:
-        """Standard deviation of each target: the unit of the loss, shape (targets,)."""
-        return self.std[self.targets]
+    def unit(self) -> Tensor:
+        """What one unit of the loss is, shape (targets,): the error of forecasting no change over the horizon.
+
+        Of standard deviations, one year's seasons would make an error of temperature look small beside one of wind.
+        """
+        return self.change[self.targets]
 
     def forward(self, x: Tensor) -> Tensor:
         """Forecast.
@@ -191,20 +198,20 @@ class Forecaster(nn.Module):
         return self.drop(embedded).reshape(-1, 1, *self.map_size)
 
 
-def masked_loss(forecast: Tensor, truth: Tensor, std: Tensor, kind: str) -> tuple[Tensor, Tensor]:
+def masked_loss(forecast: Tensor, truth: Tensor, unit: Tensor, kind: str) -> tuple[Tensor, Tensor]:
     """Sum of the losses of what was measured, and how many numbers that are.
 
     Args:
         forecast: Shape (B, horizon, stations, targets).
         truth: The same; NaN where nothing was measured.
-        std: What one unit of the loss is, shape (targets,).
+        unit: What one unit of the loss is, shape (targets,).
         kind: "mse", "mae" or "huber".
 
     Returns:
         Two numbers.
     """
     seen = ~truth.isnan()
-    error = torch.where(seen, (forecast - truth) / std, 0)
+    error = torch.where(seen, (forecast - truth) / unit, 0)
     if kind == "mse":
         loss = error.square()
     elif kind == "mae":

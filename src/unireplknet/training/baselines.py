@@ -16,10 +16,13 @@ Windows have the shape (B, V + K, L, stations), with NaN, in physical units; tim
 (B, horizon, stations, targets).
 """
 
-ROWS = 200_000
-"""Most rows that a baseline is fitted to; of more, evenly spaced ones are taken."""
+NUMBERS = 50_000_000
+"""Most numbers in the windows that baselines are fitted to; of more windows, evenly spaced ones are taken."""
 
-ALPHAS = 10.0 ** np.arange(-1, 7)
+ROWS, TREES = 60_000, 200
+"""Most rows and trees of gradient boosting."""
+
+ALPHAS = 10.0 ** np.arange(-2, 6)
 
 DAYS = 30
 """Days of the hour-of-day mean."""
@@ -61,9 +64,7 @@ def all_baselines(
 
 def table(split: WindowSplit, to_map: Callable[[Any], Any]) -> Table:
     """The windows of a split as arrays; evenly spaced ones where there are too many."""
-    stations, length = len(split.grid.stations), split.past * len(split.grid.variables)
-    most = max(100, 4 * ROWS * 300 // (stations * length))
-    chosen = range(0, len(split), -(-len(split) // most))
+    chosen = range(0, len(split), -(-len(split) * split.past * split.grid.values[0].size // NUMBERS))
     windows = np.stack([np.asarray(to_map(split[i])) for i in chosen])
     truth = np.stack([split.label(i).numpy() for i in chosen])
     return windows, first_times(split, chosen), truth
@@ -71,7 +72,7 @@ def table(split: WindowSplit, to_map: Callable[[Any], Any]) -> Table:
 
 def first_times(split: WindowSplit, indices: Iterable[int]) -> np.ndarray:
     """Time of the first target of windows."""
-    return split.grid.start + split.origins[list(indices)] * split.grid.step
+    return split.grid.start + split.origins[np.fromiter(indices, np.int64)] * split.grid.step
 
 
 def _persistence(x: np.ndarray, targets: Sequence[int], horizon: int) -> np.ndarray:
@@ -158,7 +159,8 @@ class Ridge:
         for number in range(len(self.targets)):
             features, wanted = self._features(choice[0], number), self._outputs(choice[0], choice[2], number)
             errors = [
-                np.square(fitted(number, alpha, first[0], first[2]).predict(features) - wanted).mean() for alpha in ALPHAS
+                np.square(fitted(number, alpha, first[0], first[2]).predict(features) - wanted).mean()
+                for alpha in ALPHAS
             ]
             self.models.append(fitted(number, ALPHAS[int(np.argmin(errors))], both[0], both[2]))
         return self
@@ -208,7 +210,7 @@ class Boosting:
         self.targets, self.day = list(targets), day
         self.models: list[Any] = []
 
-    def fit(self, first: Table, choice: Table, both: Sequence[np.ndarray], most: int = 300) -> Forecast:
+    def fit(self, first: Table, choice: Table, both: Sequence[np.ndarray]) -> Forecast:
         """Choose the number of trees of each target, then fit to all."""
         from sklearn.ensemble import HistGradientBoostingRegressor
 
@@ -218,7 +220,7 @@ class Boosting:
             )
 
         for number in range(len(self.targets)):
-            model = build(most).fit(*self._table(first[0], first[2], number))
+            model = build(TREES).fit(*self._table(first[0], first[2], number))
             features, wanted = self._table(choice[0], choice[2], number)
             errors = [np.square(y - wanted).mean() for y in model.staged_predict(features)]
             self.models.append(build(int(np.argmin(errors)) + 1).fit(*self._table(both[0], both[2], number)))

@@ -11,7 +11,9 @@ from unireplknet.modalities.folder import EpochSampler, MapDataset, Samples, col
 from unireplknet.training.recipe import Recipe
 
 
-def build_loader(recipe: Recipe, split: Samples, augment: bool = False, rank: int = 0, world: int = 1) -> DataLoader[Any]:
+def build_loader(
+    recipe: Recipe, split: Samples, augment: bool = False, rank: int = 0, world: int = 1
+) -> DataLoader[Any]:
     """The batches of one split.
 
     Args:

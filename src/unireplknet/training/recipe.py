@@ -154,7 +154,7 @@ class Optim:
         mixup: Alpha of mixup, which blends pairs of samples; 0 for none.
         cutmix: Alpha of cutmix, which pastes a rectangle of one into the other; 0 for none.
         mix_switch: Part of the batches that take cutmix, where both are wanted.
-        regression: Loss of forecasts, in standard deviations of the training data: "mse", "mae" or "huber" between.
+        regression: Loss of forecasts, relative to forecasting no change: "mse", "mae", or "huber" between them.
         ema: Decay a step of the running average of the weights that is evaluated and kept; 0 for none.
     """
 

@@ -78,9 +78,7 @@ class Run:
         recipe.save(path / "config.yaml")
         file, what = NAMES[recipe.task]
         write_text(path / file, "".join(f"{name}\n" for name in names))
-        text = EXPLANATION.format(
-            name=path.as_posix(), version=__version__, recipe=recipe.name, names=file, what=what
-        )
+        text = EXPLANATION.format(name=path.as_posix(), version=__version__, recipe=recipe.name, names=file, what=what)
         write_text(path / "README.md", text)
         return Run(path)
 

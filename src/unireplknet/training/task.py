@@ -206,15 +206,15 @@ class Forecasting(Task):
         self.mae = MeanMetric("error")
 
     def batch_loss(self, batch: Batch) -> Tensor:
-        """Mean loss of what was measured, in standard deviations of the training data."""
-        loss, count = masked_loss(self(batch.maps), batch.labels, self.model.target_std, self.kind)
+        """Mean loss of what was measured, in units of the change over the horizon."""
+        loss, count = masked_loss(self(batch.maps), batch.labels, self.model.unit, self.kind)
         return loss / count.clamp_min(1)
 
     def validate(self, batch: Batch) -> None:
-        """Log the loss and the mean absolute error, both in standard deviations of the training data."""
+        """Log the loss and the mean absolute error, both in units of the change over the horizon."""
         forecast = self(batch.maps)
         for name, metric, kind in (("loss", self.val_loss, self.kind), ("mae", self.mae, "mae")):
-            loss, count = masked_loss(forecast, batch.labels, self.model.target_std, kind)
+            loss, count = masked_loss(forecast, batch.labels, self.model.unit, kind)
             metric.update(loss / count.clamp_min(1), count)
             self.log(f"val/{name}", metric, prog_bar=True, batch_size=len(batch.labels))
 
