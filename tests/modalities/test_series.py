@@ -69,15 +69,15 @@ HEAD = "time,station,temp\n2020-01-01T00:00,a,1\n"
         (HEAD + ",a,1\n", r"weather.csv line 3: nan is not a time"),
         (
             HEAD + "2020-01-01T00:00,b,1\n2019-12-31T23:00,a,2\n",
-            r"line 4: 2019-12-31T23:00:00 is earlier than that of line 2",
+            r"line 4: 2019-12-31T23:00:00 is earlier than that",
         ),
         (
             HEAD + "2020-01-01T00:00,b,1\n2020-01-01T00:00,a,2\n",
-            r"line 4: 2020-01-01T00:00:00 is there already, in line 2",
+            r"line 4: 2020-01-01T00:00:00 is there already, in",
         ),
         (
             HEAD + "2020-01-01T01:07,a,1\n",
-            r"line 3: 2020-01-01T01:07:00 is not on the grid .* steps of 1h; set input.step",
+            r"line 3: 2020-01-01T01:07:00 is not on the grid .* steps of 1h; set",
         ),
         (HEAD + "2999-01-01T01:00,a,1\n", r"are \d+ steps of 1h, but there are 2 rows: is a time wrong"),
         ("time,temp\n2020-01-01T00:00,1\n", r"weather.csv has no column 'station', only time, temp"),
@@ -173,7 +173,7 @@ def test_the_arrays_of_global_temperature(tmp_path: Path) -> None:
     [
         (
             {"t_train": np.zeros((9, 2)), "w_train": np.zeros((9, 2))},
-            r"has arrays of t, w; input.variables has to name",
+            r"has arrays of t, w; input.variables has to",
         ),
         ({"temp_train": np.zeros(9)}, r"temp_train.npy has the shape \(9,\) of float64; expected \(T, stations, 1\)"),
         ({"temp_train": np.array([[1, "a"]], object)}, r"temp_train.npy cannot be read: .* arrays of Python objects"),
@@ -246,7 +246,7 @@ def test_an_archive_of_ts_files(tmp_path: Path) -> None:
 def test_series_in_class_folders_become_folded_maps(tmp_path: Path) -> None:
     for name in ("calm", "rough"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "1.ts").write_text("@data\n" + ",".join(map(str, range(16))) + "\n")
+        (tmp_path / name / "1.ts").write_text("@data\n" + ",".join(str(h) for h in range(16)) + "\n")
         (tmp_path / name / "2.csv").write_text(
             "time,height\n" + "".join(f"2020-01-01T{h:02}:00,{h}\n" for h in range(16))
         )
@@ -268,13 +268,13 @@ def test_series_in_class_folders_become_folded_maps(tmp_path: Path) -> None:
 def test_files_that_cannot_be_classified_are_named(tmp_path: Path) -> None:
     inputs = SeriesInput(past=16)
     (tmp_path / "two.ts").write_text("@data\n1,2\n3,4\n")
-    with pytest.raises(UserError, match=r"two.ts holds 2 series, one a file is expected; data.source ts reads"):
+    with pytest.raises(UserError, match=r"two.ts holds 2 series, expected one a file; data.source ts reads"):
         inputs.read(tmp_path / "two.ts")
     (tmp_path / "wide.csv").write_text("a,b\n1,2\n3,4\n")
     with pytest.raises(UserError, match=r"a series has 2 variables, input.channels is 1"):
         inputs.to_map(inputs.read(tmp_path / "wide.csv"))
     (tmp_path / "back.csv").write_text("time,a\n2020-01-02,1\n2020-01-01,2\n")
-    with pytest.raises(UserError, match=r"back.csv line 3: 2020-01-01T00:00:00 is earlier than that of line 2"):
+    with pytest.raises(UserError, match=r"back.csv line 3: 2020-01-01T00:00:00 is earlier than that"):
         inputs.read(tmp_path / "back.csv")
 
 

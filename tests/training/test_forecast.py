@@ -43,7 +43,7 @@ def test_a_run_learns_and_is_scored_in_the_units_of_the_file(forecasting: Run) -
     assert name == "test"
     written = json.loads((forecasting.path / "evaluation-test.json").read_text(encoding="utf-8"))
     assert written == {"split": "test"} | scores.summary()
-    assert list(written["scores"])[0] == MODEL
+    assert next(iter(written["scores"])) == MODEL
     assert len(written["scores"]) == 7
     assert written["units"] == {"temp": "°C", "wind": "m/s"}
     assert written["scores"][MODEL]["temp"]["mse"] < 0.5 * written["scores"]["persistence"]["temp"]["mse"]
@@ -103,7 +103,7 @@ def test_files_that_cannot_be_forecast_are_named(forecasting: Run, tmp_path: Pat
     assert not good.problem
     assert "half.csv has the stations north; expected north, south" in half.problem
     assert "short.csv has 5 times, a forecast needs the last 24" in short.problem
-    with pytest.raises(UserError, match="short.csv has 5 times"):
+    with pytest.raises(UserError, match=r"short.csv has 5 times"):
         predict(forecasting, [tmp_path / "short.csv"])
     with pytest.raises(UserError, match="nowhere does not exist"):
         predict(forecasting, [tmp_path / "nowhere"])
@@ -120,7 +120,7 @@ def test_a_killed_forecaster_goes_on_bit_for_bit(tmp_path: Path) -> None:
 def test_accuracy_cannot_choose_a_forecaster(tmp_path: Path) -> None:
     recipe = forecast_recipe(write_weather(tmp_path / "data", 300))
     recipe.trainer.select = "accuracy"
-    with pytest.raises(UserError, match="trainer.select is accuracy, which forecasts have not; set it to loss"):
+    with pytest.raises(UserError, match=r"trainer.select is accuracy, which forecasts have not; set it to loss"):
         fit(recipe, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -416,10 +416,11 @@ def _coordinates(path: Path, stations: tuple[str, ...]) -> np.ndarray | None:
     for column in ("station", "latitude", "longitude"):
         if column not in frame:
             raise UserError(f"{path} has no column {column!r}, only {', '.join(map(str, frame.columns))}")
-    table = dict(zip(frame["station"], zip(*(_numbers(path, frame, c) for c in ("latitude", "longitude")))))
-    if lost := [name for name in stations if name not in table]:
+    names = list(frame["station"])
+    if lost := [name for name in stations if name not in names]:
         raise UserError(f"{path} has no station {lost[0]!r}")
-    return np.array([table[name] for name in stations], np.float32)
+    places = np.stack([_numbers(path, frame, column) for column in ("latitude", "longitude")], axis=1)
+    return places[[names.index(name) for name in stations]].astype(np.float32)
 
 
 def load_arrays(folder: Path, inputs: SeriesInput) -> dict[str, Grid]:
@@ -494,9 +495,7 @@ def read_ts_file(path: Path) -> Window:
     """
     cases = read_ts(path)
     if len(cases) != 1:
-        raise UserError(
-            f"{path} holds {len(cases)} series, one a file is expected; data.source ts reads whole archives"
-        )
+        raise UserError(f"{path} holds {len(cases)} series, expected one a file; data.source ts reads whole archives")
     return cases[0][0]
 
 

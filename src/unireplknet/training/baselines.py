@@ -137,9 +137,9 @@ class Ridge:
         targets: Positions of the variables to foretell.
         variables: Number of variables V.
         group: Stations that are foretold from one another.
-        own: Whether each variable is foretold from its own window alone, by one matrix for all stations, as a difference
-            to its last value. Trend and remainder, into which DLinear parts the window, are linear in it: this is
-            DLinear's least-squares solution.
+        own: Whether each variable is foretold from its own window alone, by one matrix for all stations, as a
+            difference to its last value. Trend and remainder, into which DLinear parts the window, are linear in it:
+            this is DLinear's least-squares solution.
     """
 
     def __init__(self, targets: Sequence[int], variables: int, group: int, own: bool = False) -> None:
@@ -158,10 +158,8 @@ class Ridge:
 
         for number in range(len(self.targets)):
             features, wanted = self._features(choice[0], number), self._outputs(choice[0], choice[2], number)
-            errors = [
-                np.square(fitted(number, alpha, first[0], first[2]).predict(features) - wanted).mean()
-                for alpha in ALPHAS
-            ]
+            models = (fitted(number, alpha, first[0], first[2]) for alpha in ALPHAS)
+            errors = [np.square(model.predict(features) - wanted).mean() for model in models]
             self.models.append(fitted(number, ALPHAS[int(np.argmin(errors))], both[0], both[2]))
         return self
 

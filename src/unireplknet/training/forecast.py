@@ -125,8 +125,8 @@ def evaluate(run: Run, name: str = "", path: str = "") -> tuple[str, ForecastSco
         path: Where the data lie now, if they have moved.
 
     Returns:
-        The name of the split and the scores. ``evaluation-NAME.json`` holds them, ``errors-NAME.png`` shows them by lead
-        time, ``forecasts-NAME.png`` shows some windows.
+        The name of the split and the scores. ``evaluation-NAME.json`` holds them, ``errors-NAME.png`` shows them by
+        lead time, ``forecasts-NAME.png`` shows some windows.
 
     Raises:
         UserError: There is no such split.
@@ -247,9 +247,8 @@ def _predict_file(run: Run, model: Any, file: Path) -> Prediction:
     window = inputs.read(file)
     map = inputs.to_map(window)[None]
     if missing := int(np.isnan(window.values).sum()):
-        logger.warning(
-            "%s: %d of %d numbers of the last %d times are missing", file, missing, window.values.size, inputs.past
-        )
+        text = "%s: %d of %d numbers of the last %d times are missing"
+        logger.warning(text, file, missing, window.values.size, inputs.past)
     with torch.inference_mode():
         forecast = model(map)[0].numpy()
         seen = model.to_maps(map)[0, 0].numpy()
