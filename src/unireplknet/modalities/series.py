@@ -325,7 +325,8 @@ def read_csv(
 
     times = _times(path, frame[time])
     names = frame[station].fillna("").to_numpy(str) if station else np.full(len(frame), "station")
-    stations, place = np.unique(names, return_inverse=True)
+    found, place = np.unique(names, return_inverse=True)
+    stations = tuple(map(str, found))
     _check_order(path, frame.index.to_numpy(), times, place)
     interval = _step(step)
     row, rest = np.divmod(times - times.min(), interval)
@@ -347,8 +348,8 @@ def read_csv(
         columns += [np.sin(np.deg2rad(numbers)), np.cos(np.deg2rad(numbers))] if name in angles else [numbers]
     values = np.full((length, len(stations), len(columns)), np.nan, np.float32)
     values[row, place] = np.stack(columns, axis=1)
-    coordinates = _coordinates(path.with_name(STATIONS), tuple(stations))
-    return Grid(times.min(), interval, values, tuple(map(str, stations)), _expand(variables, angles), coordinates)
+    coordinates = _coordinates(path.with_name(STATIONS), stations)
+    return Grid(times.min(), interval, values, stations, _expand(variables, angles), coordinates)
 
 
 def _expand(variables: Sequence[str], angles: Sequence[str]) -> tuple[str, ...]:
