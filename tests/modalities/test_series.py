@@ -122,7 +122,11 @@ def test_the_map_of_a_window_is_its_numbers_and_the_calendar(tmp_path: Path) -> 
     assert map.shape == (4 + 6, 24, 2)
     np.testing.assert_array_equal(map[:4], window.values.transpose(2, 0, 1))
     times = pd.DatetimeIndex(window.times)
-    turns = (times.hour / 24, (times.day_of_week + times.hour / 24) / 7, (times.day_of_year - 1 + times.hour / 24) / 366)
+    turns = (
+        times.hour / 24,
+        (times.day_of_week + times.hour / 24) / 7,
+        (times.day_of_year - 1 + times.hour / 24) / 366,
+    )
     for number, turn in enumerate(turns):
         for place, wave in enumerate((np.sin, np.cos)):
             expected = wave(2 * np.pi * np.asarray(turn))

@@ -6,7 +6,7 @@ from tests.series_data import series_input, weather_frame, write_weather
 from unireplknet.modalities.series import load_series
 from unireplknet.modalities.windows import Grid, Windowed, WindowSplit
 from unireplknet.training import baselines
-from unireplknet.training.baselines import all_baselines, complete, filled, first_times, table
+from unireplknet.training.baselines import all_baselines, filled, first_times, table, without_gaps
 
 HOUR = np.timedelta64(3600, "s")
 
@@ -84,7 +84,7 @@ def test_gaps_are_filled_as_pandas_fills_them() -> None:
 def test_missing_truths_hold_the_last_measurement() -> None:
     x = np.array([1.0, 2.0, np.nan]).reshape(1, 1, 3, 1)
     y = np.array([np.nan, 5.0, np.nan]).reshape(1, 3, 1, 1)
-    assert complete(x, y, [0]).ravel().tolist() == [2, 5, 5]
+    assert without_gaps(x, y, [0]).ravel().tolist() == [2, 5, 5]
 
 
 def test_long_data_are_thinned_evenly(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,7 +62,7 @@ class SeriesInput:
             by its standard deviation. "mean-shift" and "last-shift" only subtract, "none" leaves the window alone.
         embed_dim: Numbers D' into which each time of a window is embedded; the map has H W = L D'.
         stations_per_map: Stations that share a map; 0 for all.
-        linear: Whether the forecasting head sees the window itself beside the network's features.
+        linear: Whether a linear forecast is fitted first, of which the network learns the errors.
         drop: Dropout after the embedding.
         channels: Variables of a series to be classified.
         width: Columns of the map, such as a period of the series; 0 makes it almost square.

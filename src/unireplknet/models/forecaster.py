@@ -31,7 +31,7 @@ class Forecaster(nn.Module):
         map_size: Height and width of the map; H W is a multiple of L, and the quotient D' the width of the embedding.
         group: Stations that share a map; 0 for all.
         normalise: What is subtracted from a window and what it is divided by, see ``SeriesInput``.
-        linear: Whether the head sees the window beside the features.
+        linear: Whether the network learns what a linear forecast leaves: see :meth:`fit_linear`.
         drop: Dropout after the embedding.
 
     Raises:
@@ -67,7 +67,7 @@ class Forecaster(nn.Module):
             raise ValueError(f"{stations} stations cannot be divided into groups of {self.group}")
         self.variables, self.targets = variables, list(targets)
         self.past, self.horizon = past, horizon
-        self.normalise, self.linear = normalise, linear
+        self.normalise = normalise
         self.register_buffer("mean", torch.zeros(variables))
         self.register_buffer("std", torch.ones(variables))
         self.register_buffer("change", torch.ones(variables))
@@ -81,10 +81,12 @@ class Forecaster(nn.Module):
         self.drop = nn.Dropout(drop)
         self.map_size = map_size
         self.backbone = backbone
-        known = 2 * channels + cycles + (channels * past if linear else 0)
-        self.head = nn.Linear(backbone.head_hidden_size + known, horizon * self.group * len(self.targets))
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        outputs = horizon * self.group * len(self.targets)
+        self.head = nn.Linear(backbone.head_hidden_size + 2 * channels + cycles, outputs)
+        self.linear = nn.Linear(channels * (past + 2) + cycles, outputs).requires_grad_(False) if linear else None
+        for layer in (self.head, self.linear):
+            for parameter in layer.parameters() if layer else ():
+                nn.init.zeros_(parameter)
 
     def set_statistics(self, mean: Tensor, std: Tensor, change: Tensor, coordinates: np.ndarray | None = None) -> None:
         """Take over what is known of the training data.
@@ -142,18 +144,58 @@ class Forecaster(nn.Module):
         Returns:
             Physical units, shape (B, horizon, stations, targets).
         """
-        values, seen, centre, scale = self._normalised(x[:, : self.variables])
-        cycles = x[:, self.variables :, :, 0]
-        features = self.backbone(self._embed(values, seen, cycles))
-        known = [self._grouped(part).flatten(1) for part in (centre, scale)]
-        known.append(cycles[:, :, -1].repeat_interleave(values.shape[3] // self.group, 0))
-        if self.linear:
-            known.append(self._grouped(values).flatten(1))
-        out = self.head(torch.cat([features, *known], 1))
+        values, seen, level, spread = self._normalised(x[:, : self.variables])
+        features = self.backbone(self._embed(values, seen, x[:, self.variables :, :, 0]))
+        known = self._known(x, level, spread)
+        out = self.head(torch.cat([features, known], 1))
+        if self.linear is not None:
+            out = out + self.linear(torch.cat([known, self._grouped(values).flatten(1)], 1))
         out = out.view(len(x), -1, self.horizon, self.group, len(self.targets)).transpose(1, 2).flatten(2, 3)
-        centre, scale = (part[:, self.targets].permute(0, 2, 3, 1) for part in (centre, scale))
-        mean, std = self.mean[self.targets], self.std[self.targets]
-        return (out * scale + centre) * std + mean
+        level, spread = (part[:, self.targets].permute(0, 2, 3, 1) for part in (level, spread))
+        return (out * spread + level) * self.std[self.targets] + self.mean[self.targets]
+
+    @torch.no_grad()
+    def fit_linear(self, windows: Tensor, truth: Tensor, val_windows: Tensor, val_truth: Tensor) -> None:
+        """Fit the linear forecast by penalised least squares; training leaves it as it is and learns the rest.
+
+        Linear forecasts need few windows and no steps, so that the network does not spend both on them.
+
+        Args:
+            windows: As for :meth:`forward`, of the train split.
+            truth: Shape (B, horizon, stations, targets), without gaps.
+            val_windows: Of the val split, to choose the penalty of each target.
+            val_truth: Likewise.
+        """
+        if self.linear is None:
+            return
+        x, y = self._linear_problem(windows, truth)
+        x_val, y_val = self._linear_problem(val_windows, val_truth)
+        x_mean, y_mean = x.mean(0), y.mean(0)
+        values, vectors = torch.linalg.eigh((x - x_mean).T @ (x - x_mean))
+        rotated = vectors.T @ ((x - x_mean).T @ (y - y_mean))
+        best = torch.full((len(self.targets),), torch.inf, dtype=x.dtype)
+        for penalty in 10.0 ** torch.arange(-2, 6):
+            weight = vectors @ (rotated / (values.clamp_min(0) + penalty)[:, None])
+            bias = y_mean - x_mean @ weight
+            error = (x_val @ weight + bias - y_val).square().view(-1, len(self.targets)).mean(0)
+            better = (error < best).repeat(len(bias) // len(self.targets))
+            self.linear.weight[better] = weight.T[better].to(self.linear.weight)
+            self.linear.bias[better] = bias[better].to(self.linear.bias)
+            best = torch.minimum(best, error)
+
+    def _linear_problem(self, x: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+        """Inputs and outputs of the linear forecast, shapes (B groups, inputs) and (B groups, outputs), float64."""
+        values, _, level, spread = self._normalised(x[:, : self.variables])
+        inputs = torch.cat([self._known(x, level, spread), self._grouped(values).flatten(1)], 1)
+        level, spread = (part[:, self.targets].permute(0, 2, 3, 1) for part in (level, spread))
+        y = ((truth - self.mean[self.targets]) / self.std[self.targets] - level) / spread
+        y = y.unflatten(2, (-1, self.group)).transpose(1, 2)
+        return inputs.double(), y.reshape(len(inputs), -1).double()
+
+    def _known(self, x: Tensor, level: Tensor, spread: Tensor) -> Tensor:
+        """What normalising took out of a window, and the newest calendar; shape (B groups, 2 group V + K)."""
+        cycles = x[:, self.variables :, -1, 0].repeat_interleave(x.shape[3] // self.group, 0)
+        return torch.cat([self._grouped(level).flatten(1), self._grouped(spread).flatten(1), cycles], 1)
 
     def to_maps(self, x: Tensor) -> Tensor:
         """What the backbone sees of x: shape (B stations / group, 1, H, W)."""
@@ -163,22 +205,24 @@ class Forecaster(nn.Module):
     def _normalised(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Windows without their level and spread, which of their numbers were measured, and level and spread.
 
-        The latter two have the shape (B, V, 1, stations). What is missing becomes 0, the level.
+        The latter two have the shape (B, V, 1, stations). A gap holds the last number before it.
         """
         seen = ~x.isnan()
         z = torch.where(seen, (x - self.mean[:, None, None]) / self.std[:, None, None], 0)
+        rows = torch.arange(x.shape[2], device=x.device)[:, None]
+        last = torch.where(seen, rows, -1).cummax(2).values
+        first = torch.where(seen, rows, x.shape[2] - 1).amin(2, keepdim=True)  # a gap at the start looks ahead
+        held = z.gather(2, torch.where(last < 0, first, last))
         count = seen.sum(2, keepdim=True).clamp_min(1)
         level = z.sum(2, keepdim=True) / count
         spread = (torch.where(seen, z - level, 0).square().sum(2, keepdim=True) / count + 1e-5).sqrt()
         if self.normalise.startswith("last"):
-            rows = torch.arange(x.shape[2], device=x.device)[:, None]
-            newest = torch.where(seen, rows, -1).amax(2, keepdim=True)
-            level = torch.where(newest >= 0, z.gather(2, newest.clamp_min(0)), 0)
+            level = held[:, :, -1:]
         if self.normalise == "none":
             level = torch.zeros_like(level)
         if self.normalise in ("none", "mean-shift", "last-shift"):
             spread = torch.ones_like(spread)
-        return torch.where(seen, (z - level) / spread, 0), seen, level, spread
+        return (held - level) / spread, seen, level, spread
 
     def _grouped(self, x: Tensor) -> Tensor:
         """(B, V, L, stations) to (B groups, group V, L)."""

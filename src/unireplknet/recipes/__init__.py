@@ -9,14 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from unireplknet.errors import UserError
-from unireplknet.recipes import imagenet
+from unireplknet.recipes import imagenet, series
 from unireplknet.recipes.small import digits, folder, mnist
 from unireplknet.training.recipe import Recipe, nearest
 
 __all__ = ["RECIPES", "find_recipe"]
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
-    recipe.__name__: recipe for recipe in (digits, mnist, folder, *imagenet.ALL)
+    recipe.__name__: recipe for recipe in (digits, mnist, folder, *imagenet.ALL, *series.ALL)
 }
 
 

@@ -124,7 +124,7 @@ def filled(x: np.ndarray) -> np.ndarray:
     return np.nan_to_num(values, nan=0.0)
 
 
-def complete(x: np.ndarray, y: np.ndarray, targets: Sequence[int]) -> np.ndarray:
+def without_gaps(x: np.ndarray, y: np.ndarray, targets: Sequence[int]) -> np.ndarray:
     """Truths whose gaps hold the last measurement before, for baselines that take no gaps."""
     joined = np.concatenate([x[:, targets], y.transpose(0, 3, 1, 2)], 2)
     return filled(joined)[:, :, x.shape[2] :].transpose(0, 2, 3, 1)
@@ -187,7 +187,7 @@ class Ridge:
         return np.concatenate([rows, cycles], 1)
 
     def _outputs(self, x: np.ndarray, y: np.ndarray, number: int) -> np.ndarray:
-        y = complete(x, y, self.targets)[..., number]
+        y = without_gaps(x, y, self.targets)[..., number]
         if self.own:
             y = y - filled(x[:, [self.targets[number]]])[:, 0, -1][:, None]
         y = y.reshape(len(y), -1, y.shape[2] // self.group, self.group).transpose(0, 2, 1, 3)

@@ -18,6 +18,7 @@ from unireplknet.modalities.folder import Batch, Labelled
 from unireplknet.modalities.windows import Windowed, statistics
 from unireplknet.models.forecaster import Forecaster, masked_loss
 from unireplknet.randomness import seed_from
+from unireplknet.training.baselines import table, without_gaps
 from unireplknet.training.checkpoint import SECTION
 from unireplknet.training.optim import build_optimizer, build_schedule
 from unireplknet.training.recipe import Recipe
@@ -225,5 +226,8 @@ def build_task(recipe: Recipe, data: Labelled | Windowed, steps_per_epoch: int) 
     recipe.trainer.prepare(model)
     if isinstance(model, Forecaster):
         model.set_statistics(*statistics(data.splits["train"]), data.grid.coordinates)
+        tables = [table(data.splits[name], recipe.input.to_map) for name in ("train", "val")]
+        complete = [torch.from_numpy(part) for x, _, y in tables for part in (x, without_gaps(x, y, model.targets))]
+        model.fit_linear(*complete)
         return Forecasting(model, recipe, steps_per_epoch)
     return Classification(model, recipe, len(data.names), steps_per_epoch)
