@@ -66,7 +66,6 @@ def measure(name: str, data: str, seeds: list[int]) -> dict[str, Any]:
         "windows": {split: entry["samples"] for split, entry in run.results["data"].items()},
         "windows_left_out": first["windows_left_out"],
         "numbers_scored": first["numbers_scored"],
-        "baselines_fitted_on": first["baselines_fitted_on"],
         "parameters": run.results["parameters"],
         "versions": {package: importlib.metadata.version(package) for package in PACKAGES},
     }

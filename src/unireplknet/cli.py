@@ -151,8 +151,7 @@ def _report_forecasts(run: Any, split: str, data: str) -> None:
     split, scores = score_run(run, split, data)
     for line in scores.table():
         say(line)
-    text = f"{split}: {scores.windows} windows, {scores.left_out} left out for gaps"
-    say(f"{text}; baselines fitted to {scores.fitted_on}")
+    say(f"{split}: {scores.windows} windows, {scores.left_out} left out for gaps")
     names = (f"evaluation-{split}.json", f"errors-{split}.png", f"forecasts-{split}.png")
     say(f"written: {', '.join(str(run.path / name) for name in names)}")
 

@@ -36,7 +36,7 @@ def scored(data: Windowed, name: str = "test") -> dict[str, np.ndarray]:
 
 def test_linear_forecasts_reach_the_noise_of_a_linear_world() -> None:
     errors = scored(linear_world())
-    ridge = errors["ridge, all variables and stations"]
+    ridge = errors["ridge"]
     assert ridge[:, 0].mean() == pytest.approx(1, rel=0.15)  # the noise of one step
     assert ridge.mean() < errors["DLinear"].mean() < errors["persistence"].mean()
     assert errors["gradient boosting"].mean() < errors["persistence"].mean()

@@ -38,28 +38,34 @@ def all_baselines(
 
     Args:
         train: Windows to fit to.
-        val: Windows to choose hyperparameters with; what was chosen is then fitted to both, where ``known`` has both.
+        val: Windows to choose hyperparameters with, as the network's epoch is chosen.
         known: The splits that lie before the one to be scored.
         to_map: Makes the windows of splits into arrays.
         group: Stations whose windows a linear forecast sees together; 0 for all.
 
     Returns:
-        The forecasts by name.
+        The forecasts by name. Where val is not what is to be scored, those that learn come again, fitted to train
+        and val together with what was chosen: they then know more than the network.
     """
     first, choice = table(train, to_map), table(val, to_map)
-    both = [np.concatenate([a, b]) for a, b in zip(first, choice, strict=True)] if len(known) > 1 else list(first)
     day = train.grid.rows_a_day
     targets = list(train.targets)
     variables = len(train.grid.variables)
-    ridge = [Ridge(targets, variables, group or len(train.grid.stations)), Ridge(targets, variables, 1, own=True)]
-    return {
+    learned: dict[str, Ridge | Boosting] = {
+        "ridge": Ridge(targets, variables, group or len(train.grid.stations)).fit(first, choice),
+        "DLinear": Ridge(targets, variables, 1, own=True).fit(first, choice),
+        "gradient boosting": Boosting(targets, day).fit(first, choice),
+    }
+    forecasts: dict[str, Forecast] = {
         "persistence": lambda x, times: _persistence(x, targets, train.horizon),
         "same hour yesterday": lambda x, times: _yesterday(x, targets, train.horizon, day),
         f"hour-of-day mean of {DAYS} days": _hour_means(known, day),
-        "ridge, all variables and stations": ridge[0].fit(first, choice, both),
-        "DLinear": ridge[1].fit(first, choice, both),
-        "gradient boosting": Boosting(targets, day).fit(first, choice, both),
+        **learned,
     }
+    if len(known) > 1:
+        windows, times, truth = (np.concatenate([a, b]) for a, b in zip(first, choice, strict=True))
+        forecasts |= {f"{name}, train and val": it.refit((windows, times, truth)) for name, it in learned.items()}
+    return forecasts
 
 
 def table(split: WindowSplit, to_map: Callable[[Any], Any]) -> Table:
@@ -146,22 +152,28 @@ class Ridge:
         self.targets, self.variables, self.group, self.own = list(targets), variables, group, own
         self.models: list[Any] = []
 
-    def fit(self, first: Table, choice: Table, both: Sequence[np.ndarray]) -> Forecast:
-        """Choose the penalty of each target, then fit to all."""
+    def fit(self, first: Table, choice: Table) -> Ridge:
+        """Fit to one table, with the penalty that does best on the other."""
+        for number in range(len(self.targets)):
+            features, wanted = self._features(choice[0], number), self._outputs(choice[0], choice[2], number)
+            models = [self._fitted(number, alpha, first) for alpha in ALPHAS]
+            errors = [np.square(model.predict(features) - wanted).mean() for model in models]
+            self.models.append(models[int(np.argmin(errors))])
+        return self
+
+    def refit(self, everything: Table) -> Ridge:
+        """The same forecast fitted to another table."""
+        other = Ridge(self.targets, self.variables, self.group, self.own)
+        other.models = [self._fitted(n, model[-1].alpha, everything) for n, model in enumerate(self.models)]
+        return other
+
+    def _fitted(self, number: int, alpha: float, data: Table) -> Any:
         from sklearn import linear_model
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
 
-        def fitted(number: int, alpha: float, x: np.ndarray, y: np.ndarray) -> Any:
-            model = make_pipeline(StandardScaler(), linear_model.Ridge(alpha))
-            return model.fit(self._features(x, number), self._outputs(x, y, number))
-
-        for number in range(len(self.targets)):
-            features, wanted = self._features(choice[0], number), self._outputs(choice[0], choice[2], number)
-            models = (fitted(number, alpha, first[0], first[2]) for alpha in ALPHAS)
-            errors = [np.square(model.predict(features) - wanted).mean() for model in models]
-            self.models.append(fitted(number, ALPHAS[int(np.argmin(errors))], both[0], both[2]))
-        return self
+        model = make_pipeline(StandardScaler(), linear_model.Ridge(alpha))
+        return model.fit(self._features(data[0], number), self._outputs(data[0], data[2], number))
 
     def __call__(self, x: np.ndarray, times: np.ndarray) -> np.ndarray:
         """Forecast."""
@@ -207,44 +219,55 @@ class Boosting:
     def __init__(self, targets: Sequence[int], day: int) -> None:
         self.targets, self.day = list(targets), day
         self.models: list[Any] = []
+        self.trees: list[int] = []
+        self.horizon = 0
 
-    def fit(self, first: Table, choice: Table, both: Sequence[np.ndarray]) -> Forecast:
-        """Choose the number of trees of each target, then fit to all."""
+    def fit(self, first: Table, choice: Table) -> Boosting:
+        """Fit to one table, with as many trees as do best on the other."""
+        self.horizon = first[2].shape[1]
+        for number in range(len(self.targets)):
+            model = self._fitted(number, TREES, first)
+            features, wanted = self._table(choice, number)
+            errors = [np.square(y - wanted).mean() for y in model.staged_predict(features)]
+            self.trees.append(int(np.argmin(errors)) + 1)
+            self.models.append(self._fitted(number, self.trees[-1], first))
+        return self
+
+    def refit(self, everything: Table) -> Boosting:
+        """The same forecast fitted to another table."""
+        other = Boosting(self.targets, self.day)
+        other.horizon = self.horizon
+        other.models = [self._fitted(number, trees, everything) for number, trees in enumerate(self.trees)]
+        return other
+
+    def _fitted(self, number: int, trees: int, data: Table) -> Any:
         from sklearn.ensemble import HistGradientBoostingRegressor
 
-        def build(trees: int) -> Any:
-            return HistGradientBoostingRegressor(
-                max_iter=trees, learning_rate=0.05, l2_regularization=1.0, early_stopping=False, random_state=0
-            )
-
-        for number in range(len(self.targets)):
-            model = build(TREES).fit(*self._table(first[0], first[2], number))
-            features, wanted = self._table(choice[0], choice[2], number)
-            errors = [np.square(y - wanted).mean() for y in model.staged_predict(features)]
-            self.models.append(build(int(np.argmin(errors)) + 1).fit(*self._table(both[0], both[2], number)))
-        return self
+        model = HistGradientBoostingRegressor(
+            max_iter=trees, learning_rate=0.05, l2_regularization=1.0, early_stopping=False, random_state=0
+        )
+        return model.fit(*self._table(data, number))
 
     def __call__(self, x: np.ndarray, times: np.ndarray) -> np.ndarray:
         """Forecast."""
-        horizon = self.horizon
         out = []
         for number, target in enumerate(self.targets):
-            y = self.models[number].predict(self._features(x, number, horizon))
+            y = self.models[number].predict(self._features(x, number))
             last = filled(x[:, [target]])[:, 0, -1]
-            out.append(y.reshape(len(x), horizon, x.shape[3]) + last[:, None])
+            out.append(y.reshape(len(x), self.horizon, x.shape[3]) + last[:, None])
         return np.stack(out, 3)
 
-    def _table(self, x: np.ndarray, y: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
-        self.horizon = y.shape[1]
-        every = -(-len(x) * y.shape[1] * y.shape[2] // ROWS)
-        x, y = x[::every], y[::every]
+    def _table(self, data: Table, number: int) -> tuple[np.ndarray, np.ndarray]:
+        every = -(-data[2][..., 0].size // ROWS)
+        x, y = data[0][::every], data[2][::every]
         change = (y[..., number] - filled(x[:, [self.targets[number]]])[:, 0, -1][:, None]).reshape(-1)
         known = ~np.isnan(change)
-        return self._features(x, number, self.horizon)[known], change[known]
+        return self._features(x, number)[known], change[known]
 
-    def _features(self, x: np.ndarray, number: int, horizon: int) -> np.ndarray:
+    def _features(self, x: np.ndarray, number: int) -> np.ndarray:
         """Rows of (window, step, station): the step, the newest values, the target's course and its yesterday."""
         batch, _, _, stations = x.shape
+        horizon = self.horizon
         values = filled(x)
         own = values[:, self.targets[number]]
         shared = np.concatenate(

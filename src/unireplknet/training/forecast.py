@@ -77,7 +77,6 @@ class ForecastScores:
         units: Their units, "" where unknown.
         windows: Number of windows.
         left_out: Windows that were left out for their gaps.
-        fitted_on: What the baselines were fitted to.
     """
 
     errors: dict[str, Errors]
@@ -85,7 +84,6 @@ class ForecastScores:
     units: tuple[str, ...]
     windows: int
     left_out: int
-    fitted_on: str
 
     def summary(self) -> dict[str, Any]:
         """MSE and MAE in physical units, as plain numbers."""
@@ -96,7 +94,6 @@ class ForecastScores:
             "windows_left_out": self.left_out,
             "numbers_scored": measured,
             "units": dict(zip(self.targets, self.units, strict=True)),
-            "baselines_fitted_on": self.fitted_on,
             "scores": {
                 name: {
                     target: {"mse": float(e.mse[i]), "mae": float(e.mae[i])} for i, target in enumerate(self.targets)
@@ -143,8 +140,7 @@ def evaluate(run: Run, name: str = "", path: str = "") -> tuple[str, ForecastSco
     errors = _score(forecasts, build_loader(recipe, split), split)  # type: ignore[arg-type]
     targets = tuple(split.grid.variables[i] for i in split.targets)
     units = recipe.input.units or ("",) * len(targets)  # type: ignore[attr-defined]
-    fitted_on = "train and val" if name == "test" else "train"
-    scores = ForecastScores(errors, targets, units, len(split), split.left_out, fitted_on)
+    scores = ForecastScores(errors, targets, units, len(split), split.left_out)
     text = json.dumps({"split": name} | scores.summary(), indent=2, ensure_ascii=False)
     (run.path / f"evaluation-{name}.json").write_text(text + "\n", encoding="utf-8")
     leads = {n: e.mae_by_lead for n, e in errors.items()}
