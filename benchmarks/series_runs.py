@@ -45,7 +45,7 @@ def measure(name: str, data: str, seeds: list[int]) -> dict[str, Any]:
         recipe.trainer.seed = seed
         recipe.trainer.progress = False
         run = fit(recipe)
-        _, scores = evaluate(run, "test")
+        _, scores = evaluate(run, "test", learned=not runs)  # the baselines are the same for every seed
         summaries.append(scores.summary())
         runs.append(
             {
@@ -57,7 +57,7 @@ def measure(name: str, data: str, seeds: list[int]) -> dict[str, Any]:
         )
         print(runs[-1], flush=True)
     first = summaries[0]
-    mean = {MODEL: _over_seeds(runs, statistics.mean)} | {k: v for k, v in first["scores"].items() if k != MODEL}
+    mean = first["scores"] | {MODEL: _over_seeds(runs, statistics.mean)}
     return {
         "mean": mean,
         "standard_deviation_over_seeds": _over_seeds(runs, statistics.stdev) if len(runs) > 1 else None,

@@ -6,7 +6,7 @@ from tests.series_data import series_input, weather_frame, write_weather
 from unireplknet.modalities.series import load_series
 from unireplknet.modalities.windows import Grid, Windowed, WindowSplit
 from unireplknet.training import baselines
-from unireplknet.training.baselines import all_baselines, filled, first_times, table, without_gaps
+from unireplknet.training.baselines import filled, first_times, learned_baselines, simple_baselines, table, without_gaps
 
 HOUR = np.timedelta64(3600, "s")
 
@@ -29,14 +29,14 @@ def to_map(window: object) -> np.ndarray:
 def scored(data: Windowed, name: str = "test") -> dict[str, np.ndarray]:
     assert data.splits is not None
     known = [data.splits["train"], data.splits["val"]]
-    forecasts = all_baselines(data.splits["train"], data.splits["val"], known, to_map, 0)
+    forecasts = simple_baselines(known) | learned_baselines(known, data.splits["val"], to_map)
     x, times, y = table(data.splits[name], to_map)
     return {key: np.square(forecast(x, times) - y) for key, forecast in forecasts.items()}
 
 
 def test_linear_forecasts_reach_the_noise_of_a_linear_world() -> None:
     errors = scored(linear_world())
-    ridge = errors["ridge"]
+    ridge = errors["ridge, all stations at once"]
     assert ridge[:, 0].mean() == pytest.approx(1, rel=0.15)  # the noise of one step
     assert ridge.mean() < errors["DLinear"].mean() < errors["persistence"].mean()
     assert errors["gradient boosting"].mean() < errors["persistence"].mean()
@@ -48,7 +48,7 @@ def test_simple_forecasts_are_pandas(tmp_path: object) -> None:
     assert data.splits is not None
     splits = data.splits
     known = [splits["train"], splits["val"]]
-    forecasts = all_baselines(splits["train"], splits["val"], known, inputs.to_map, 0)
+    forecasts = simple_baselines(known)
     x, times, _ = table(splits["test"], inputs.to_map)
     frame = weather_frame()
     frame["time"] = pd.to_datetime(frame["time"])
@@ -109,6 +109,6 @@ def test_later_data_change_no_baseline() -> None:
         splits = Windowed({"all": other}, 24, 3, (0, 1)).divided(0.2, 0.25).splits
         assert splits is not None
         known = [splits["train"], splits["val"]]
-        forecasts.append(all_baselines(splits["train"], splits["val"], known, to_map, 0))
+        forecasts.append(simple_baselines(known) | learned_baselines(known, splits["val"], to_map))
     for name, forecast in forecasts[0].items():
         assert np.array_equal(forecast(x, times), forecasts[1][name](x, times)), name

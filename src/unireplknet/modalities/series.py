@@ -63,7 +63,7 @@ class SeriesInput:
         embed_dim: Numbers D' into which each time of a window is embedded; the map has H W = L D'.
         stations_per_map: Stations that share a map; 0 for all.
         linear: Whether a linear forecast is fitted first, of which the network learns the errors.
-        drop: Dropout after the embedding.
+        drop: Dropout of the numbers of a window before they are embedded; the linear forecast sees all.
         channels: Variables of a series to be classified.
         width: Columns of the map, such as a period of the series; 0 makes it almost square.
     """

@@ -32,7 +32,7 @@ class Forecaster(nn.Module):
         group: Stations that share a map; 0 for all.
         normalise: What is subtracted from a window and what it is divided by, see ``SeriesInput``.
         linear: Whether the network learns what a linear forecast leaves: see :meth:`fit_linear`.
-        drop: Dropout after the embedding.
+        drop: Dropout of the numbers of a window before they are embedded; the linear forecast sees all.
 
     Raises:
         ValueError: The stations cannot be divided into groups of that size.
@@ -82,8 +82,10 @@ class Forecaster(nn.Module):
         self.map_size = map_size
         self.backbone = backbone
         outputs = horizon * self.group * len(self.targets)
-        self.head = nn.Linear(backbone.head_hidden_size + 2 * channels + cycles, outputs)
-        self.linear = nn.Linear(channels * (past + 2) + cycles, outputs).requires_grad_(False) if linear else None
+        known = 2 * channels + 2 * self.group + cycles
+        self.head = nn.Linear(backbone.head_hidden_size + known, outputs)
+        inputs = known + channels * past + known * cycles
+        self.linear = nn.Linear(inputs, outputs).requires_grad_(False) if linear else None
         for layer in (self.head, self.linear):
             for parameter in layer.parameters() if layer else ():
                 nn.init.zeros_(parameter)
@@ -149,8 +151,18 @@ class Forecaster(nn.Module):
         known = self._known(x, level, spread)
         out = self.head(torch.cat([features, known], 1))
         if self.linear is not None:
-            out = out + self.linear(torch.cat([known, self._grouped(values).flatten(1)], 1))
-        out = out.view(len(x), -1, self.horizon, self.group, len(self.targets)).transpose(1, 2).flatten(2, 3)
+            out = out + self.linear(self._linear_inputs(values, known))
+        return self._physical(out, level, spread)
+
+    def linear_forecast(self, x: Tensor) -> Tensor:
+        """The forecast without what the network adds, as :meth:`forward`; only where there is a linear part."""
+        assert self.linear is not None
+        values, _, level, spread = self._normalised(x[:, : self.variables])
+        return self._physical(self.linear(self._linear_inputs(values, self._known(x, level, spread))), level, spread)
+
+    def _physical(self, out: Tensor, level: Tensor, spread: Tensor) -> Tensor:
+        """Undo the normalisation of (B groups, horizon group targets); shape (B, horizon, stations, targets)."""
+        out = out.view(len(level), -1, self.horizon, self.group, len(self.targets)).transpose(1, 2).flatten(2, 3)
         level, spread = (part[:, self.targets].permute(0, 2, 3, 1) for part in (level, spread))
         return (out * spread + level) * self.std[self.targets] + self.mean[self.targets]
 
@@ -158,7 +170,9 @@ class Forecaster(nn.Module):
     def fit_linear(self, windows: Tensor, truth: Tensor, val_windows: Tensor, val_truth: Tensor) -> None:
         """Fit the linear forecast by penalised least squares; training leaves it as it is and learns the rest.
 
-        Linear forecasts need few windows and no steps, so that the network does not spend both on them.
+        It sees the window and, so that what follows from a number may depend on the hour, its newest numbers, their
+        means and the places times the calendar. It needs few windows and no steps, which the network then has for the
+        rest.
 
         Args:
             windows: As for :meth:`forward`, of the train split.
@@ -186,16 +200,27 @@ class Forecaster(nn.Module):
     def _linear_problem(self, x: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
         """Inputs and outputs of the linear forecast, shapes (B groups, inputs) and (B groups, outputs), float64."""
         values, _, level, spread = self._normalised(x[:, : self.variables])
-        inputs = torch.cat([self._known(x, level, spread), self._grouped(values).flatten(1)], 1)
+        inputs = self._linear_inputs(values, self._known(x, level, spread))
         level, spread = (part[:, self.targets].permute(0, 2, 3, 1) for part in (level, spread))
         y = ((truth - self.mean[self.targets]) / self.std[self.targets] - level) / spread
         y = y.unflatten(2, (-1, self.group)).transpose(1, 2)
         return inputs.double(), y.reshape(len(inputs), -1).double()
 
+    def _linear_inputs(self, values: Tensor, known: Tensor) -> Tensor:
+        window = self._grouped(values)
+        channels = window.shape[1]
+        level, place_and_cycles = known[:, :channels], known[:, 2 * channels :]
+        factors = torch.cat([window[..., -1] + level, window.mean(2) + level, place_and_cycles], 1)
+        cycles = place_and_cycles[:, 2 * self.group :]
+        products = (factors[:, :, None] * cycles[:, None]).flatten(1)
+        return torch.cat([known, window.flatten(1), products], 1)
+
     def _known(self, x: Tensor, level: Tensor, spread: Tensor) -> Tensor:
-        """What normalising took out of a window, and the newest calendar; shape (B groups, 2 group V + K)."""
-        cycles = x[:, self.variables :, -1, 0].repeat_interleave(x.shape[3] // self.group, 0)
-        return torch.cat([self._grouped(level).flatten(1), self._grouped(spread).flatten(1), cycles], 1)
+        """What a map does not show: what normalising took out, places, and the newest calendar."""
+        groups = x.shape[3] // self.group
+        cycles = x[:, self.variables :, -1, 0].repeat_interleave(groups, 0)
+        places = self.coordinates.view(groups, -1).repeat(len(x), 1)
+        return torch.cat([self._grouped(level).flatten(1), self._grouped(spread).flatten(1), places, cycles], 1)
 
     def to_maps(self, x: Tensor) -> Tensor:
         """What the backbone sees of x: shape (B stations / group, 1, H, W)."""
@@ -232,14 +257,14 @@ class Forecaster(nn.Module):
 
     def _embed(self, values: Tensor, seen: Tensor, cycles: Tensor) -> Tensor:
         """Windows (B, V, L, stations) to maps (B groups, 1, H, W)."""
-        rows = torch.cat([self._grouped(values), self._grouped(seen.to(values.dtype))], 1)
+        rows = torch.cat([self._grouped(self.drop(values)), self._grouped(seen.to(values.dtype))], 1)
         embedded = self.embedding(rows).transpose(1, 2)
         groups = len(rows) // len(values)
         if self.embed_time is not None:
             embedded = embedded + self.embed_time(cycles.transpose(1, 2)).repeat_interleave(groups, 0)
         place = self.embed_place(self.coordinates.view(groups, -1))
         embedded = embedded + place.repeat(len(values), 1)[:, None]
-        return self.drop(embedded).reshape(-1, 1, *self.map_size)
+        return embedded.reshape(-1, 1, *self.map_size)
 
 
 def masked_loss(forecast: Tensor, truth: Tensor, unit: Tensor, kind: str) -> tuple[Tensor, Tensor]:

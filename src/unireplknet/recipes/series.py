@@ -5,7 +5,8 @@ stations of the NCEI, hourly): 350 groups of 11 stations, 48 hours to see, 24 to
 192 x 192 numbers; UniRepLKNet-S with 11 x 11 kernels in the last stage, as their code has it. A few things differ.
 Their decoder is Corrformer's, one layer of attention over the groups; here the features go to a linear head. Their
 learning rate halves with each epoch from the third on; here it follows a cosine. Their normalisation has a learnable
-scale, which the embedding has here. Their early stopping is the choice of the epoch here.
+scale, which the embedding has here. Their dropout follows the embedding; here it precedes it. Their early stopping is
+the choice of the epoch here.
 """
 
 from __future__ import annotations
@@ -29,10 +30,10 @@ def weather() -> Recipe:
         model=Model(
             "unireplknet_a",
             depths=(1, 1, 2, 1),
-            dims=(16, 32, 64, 128),
+            dims=(16, 16, 24, 24),
             kernel_sizes=SMALL,
-            stem_stride=4,
-            drop_path=0.1,
+            drop_path=0.2,
+            drop=0.5,
         ),
         data=Data("series", val_fraction=0.15, test_fraction=0.25),
         input=SeriesInput(
@@ -44,9 +45,13 @@ def weather() -> Recipe:
             units=("°C", "m/s"),
             angles=("wind_dir",),
             calendar=("hour",),
+            normalise="none",
+            embed_dim=24,
+            stations_per_map=1,
+            drop=0.5,
         ),
         augment=SeriesAugment(),
-        optim=Optim(epochs=10, batch_size=64, lr=1e-3, warmup_epochs=1, ema=0.99),
+        optim=Optim(epochs=5, batch_size=128, lr=1e-3, warmup_epochs=1, ema=0.95),
         trainer=Trainer(select="loss"),
     )
 

@@ -19,6 +19,9 @@ Windows have the shape (B, V + K, L, stations), with NaN, in physical units; tim
 NUMBERS = 50_000_000
 """Most numbers in the windows that baselines are fitted to; of more windows, evenly spaced ones are taken."""
 
+MOST_INPUTS = 5_000
+"""Most numbers that one linear forecast sees."""
+
 ROWS, TREES = 60_000, 200
 """Most rows and trees of gradient boosting."""
 
@@ -31,37 +34,47 @@ Table = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Windows, times of the first target, and truths (B, horizon, stations, targets)."""
 
 
-def all_baselines(
-    train: WindowSplit, val: WindowSplit, known: Sequence[WindowSplit], to_map: Callable[[Any], Any], group: int
-) -> dict[str, Forecast]:
-    """Fit every baseline.
+def simple_baselines(known: Sequence[WindowSplit]) -> dict[str, Forecast]:
+    """Forecasts that learn nothing, by name.
 
     Args:
-        train: Windows to fit to.
-        val: Windows to choose hyperparameters with, as the network's epoch is chosen.
         known: The splits that lie before the one to be scored.
+    """
+    split = known[-1]
+    day, targets = split.grid.rows_a_day, list(split.targets)
+    return {
+        "persistence": lambda x, times: _persistence(x, targets, split.horizon),
+        "same hour yesterday": lambda x, times: _yesterday(x, targets, split.horizon, day),
+        f"hour-of-day mean of {DAYS} days": _hour_means(known, day),
+    }
+
+
+def learned_baselines(
+    known: Sequence[WindowSplit], val: WindowSplit, to_map: Callable[[Any], Any]
+) -> dict[str, Forecast]:
+    """Fit linear forecasts and trees.
+
+    Args:
+        known: The splits that lie before the one to be scored, train first.
+        val: Windows to choose hyperparameters with, as the network's epoch is chosen.
         to_map: Makes the windows of splits into arrays.
-        group: Stations whose windows a linear forecast sees together; 0 for all.
 
     Returns:
-        The forecasts by name. Where val is not what is to be scored, those that learn come again, fitted to train
-        and val together with what was chosen: they then know more than the network.
+        The forecasts by name, fitted to train as the network is. Where val is among the known, they come again, fitted
+        to train and val together with what was chosen: they know more than the network then.
     """
-    first, choice = table(train, to_map), table(val, to_map)
-    day = train.grid.rows_a_day
-    targets = list(train.targets)
-    variables = len(train.grid.variables)
+    first, choice = table(known[0], to_map), table(val, to_map)
+    targets, variables, stations = list(val.targets), len(val.grid.variables), len(val.grid.stations)
     learned: dict[str, Ridge | Boosting] = {
-        "ridge": Ridge(targets, variables, group or len(train.grid.stations)).fit(first, choice),
-        "DLinear": Ridge(targets, variables, 1, own=True).fit(first, choice),
-        "gradient boosting": Boosting(targets, day).fit(first, choice),
+        "DLinear": Ridge(targets, variables, 1, own=True),
+        "ridge": Ridge(targets, variables, 1),
     }
-    forecasts: dict[str, Forecast] = {
-        "persistence": lambda x, times: _persistence(x, targets, train.horizon),
-        "same hour yesterday": lambda x, times: _yesterday(x, targets, train.horizon, day),
-        f"hour-of-day mean of {DAYS} days": _hour_means(known, day),
-        **learned,
-    }
+    if 1 < stations * variables * val.past <= MOST_INPUTS:
+        learned["ridge, all stations at once"] = Ridge(targets, variables, stations)
+    learned["gradient boosting"] = Boosting(targets, val.grid.rows_a_day)
+    for forecast in learned.values():
+        forecast.fit(first, choice)
+    forecasts: dict[str, Forecast] = {**learned}
     if len(known) > 1:
         windows, times, truth = (np.concatenate([a, b]) for a, b in zip(first, choice, strict=True))
         forecasts |= {f"{name}, train and val": it.refit((windows, times, truth)) for name, it in learned.items()}
@@ -187,7 +200,7 @@ class Ridge:
 
     def _features(self, x: np.ndarray, number: int) -> np.ndarray:
         batch, _, length, stations = x.shape
-        values = filled(x[:, : self.variables])
+        values = filled(x[:, : self.variables]).astype(np.float64)
         if self.own:
             values = values[:, [self.targets[number]]]
             values = values - values[:, :, -1:]

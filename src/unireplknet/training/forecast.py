@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor
 
 from unireplknet.errors import UserError
 from unireplknet.insight.forecasts import draw_errors, draw_forecast, draw_windows
 from unireplknet.modalities.folder import find_files
 from unireplknet.modalities.windows import Grid, WindowSplit
-from unireplknet.training.baselines import all_baselines, first_times
+from unireplknet.training.baselines import Forecast, first_times, learned_baselines, simple_baselines
 from unireplknet.training.evaluate import best_device
 from unireplknet.training.loader import build_loader
 from unireplknet.training.run import Run
@@ -26,6 +26,7 @@ from unireplknet.training.run import Run
 logger = logging.getLogger(__name__)
 
 MODEL = "UniRepLKNet"
+LINEAR = f"{MODEL}, its linear part alone"
 
 
 @dataclass
@@ -113,13 +114,14 @@ class ForecastScores:
         return lines
 
 
-def evaluate(run: Run, name: str = "", path: str = "") -> tuple[str, ForecastScores]:
+def evaluate(run: Run, name: str = "", path: str = "", learned: bool = True) -> tuple[str, ForecastScores]:
     """Score the best epoch of a run and the baselines on the same windows, and write the outcome into the run folder.
 
     Args:
         run: The run.
         name: "train", "val" or "test"; by default test, or val where the data have no test split.
         path: Where the data lie now, if they have moved.
+        learned: Whether to fit the baselines that learn, which takes longer than to score the network.
 
     Returns:
         The name of the split and the scores. ``evaluation-NAME.json`` holds them, ``errors-NAME.png`` shows them by
@@ -134,9 +136,12 @@ def evaluate(run: Run, name: str = "", path: str = "") -> tuple[str, ForecastSco
         raise UserError(f"the data of {run.path} have no {name} split, only {', '.join(data.splits)}")
     split: WindowSplit = data.splits[name]
     known = [data.splits[n] for n in (("train", "val") if name == "test" else ("train",))]
-    shape = recipe.input.forecaster()  # type: ignore[attr-defined]
-    baselines = all_baselines(data.splits["train"], data.splits["val"], known, recipe.input.to_map, shape["group"])
-    forecasts = {MODEL: _forecasts(run.load_model())} | baselines
+    model = run.load_model().to(best_device())
+    forecasts = {MODEL: _forecasts(model)} | simple_baselines(known)
+    if model.linear is not None:
+        forecasts[LINEAR] = _forecasts(model.linear_forecast)
+    if learned:
+        forecasts |= learned_baselines(known, data.splits["val"], recipe.input.to_map)
     errors = _score(forecasts, build_loader(recipe, split), split)  # type: ignore[arg-type]
     targets = tuple(split.grid.variables[i] for i in split.targets)
     units = recipe.input.units or ("",) * len(targets)  # type: ignore[attr-defined]
@@ -149,13 +154,10 @@ def evaluate(run: Run, name: str = "", path: str = "") -> tuple[str, ForecastSco
     return name, scores
 
 
-def _forecasts(model: nn.Module) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    device = best_device()
-    model = model.to(device).eval()
-
+def _forecasts(model: Callable[[Tensor], Tensor]) -> Forecast:
     @torch.inference_mode()
     def forecast(windows: np.ndarray, times: np.ndarray) -> np.ndarray:
-        return model(torch.from_numpy(windows).to(device)).float().cpu().numpy()
+        return model(torch.from_numpy(windows).to(best_device())).float().cpu().numpy()
 
     return forecast
 
