@@ -182,7 +182,7 @@ def _draw_some(
     times = first_times(split, chosen)
     shown = (MODEL, "persistence", "same hour yesterday")
     lines = {name: forecasts[name](windows, times)[:, :, 0] for name in shown}
-    past = windows[:, list(split.targets), :, 0].transpose(0, 2, 1)
+    past = windows[:, list(split.targets)][..., 0].transpose(0, 2, 1)
     truth = np.stack([split.label(i).numpy()[:, 0] for i in chosen])
     draw_windows(past, truth, lines, times, split.grid.step, split.grid.stations[0], *labels, picture)
 
