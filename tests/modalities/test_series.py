@@ -116,7 +116,6 @@ def test_other_mistakes_are_named(tmp_path: Path) -> None:
 def test_the_map_of_a_window_is_its_numbers_and_the_calendar(tmp_path: Path) -> None:
     inputs = series_input(calendar=("hour", "weekday", "year"))
     data = load_series(write_weather(tmp_path), inputs).divided(0.2, 0.25)
-    assert data.splits is not None
     window = data.splits["train"][7]
     map = inputs.to_map(window)
     assert map.shape == (4 + 6, 24, 2)
@@ -136,7 +135,6 @@ def test_the_map_of_a_window_is_its_numbers_and_the_calendar(tmp_path: Path) -> 
 def test_default_augmentation_changes_nothing_and_others_only_measurements(tmp_path: Path) -> None:
     inputs = series_input()
     data = load_series(write_weather(tmp_path), inputs).divided(0.2, 0.25)
-    assert data.splits is not None
     split = data.splits["train"]
     plain = MapDataset(split, inputs.read, inputs.to_map)
     same = MapDataset(split, inputs.read, SeriesAugment().bind(inputs))
@@ -162,7 +160,6 @@ def test_the_arrays_of_global_temperature(tmp_path: Path) -> None:
         np.save(tmp_path / f"data_time_{split}.npy", times.astype(str) if split == "val" else times)
     inputs = SeriesInput(horizon=24, variables=("temp_global_hourly",), factor=0.1, stations_per_map=3)
     data = load_series(tmp_path, inputs).divided(0.1, 0.2)
-    assert data.splits is not None
     assert isinstance(data.grid.values.base, np.memmap)
     assert {name: len(split) for name, split in data.splits.items()} == {"train": 129, "val": 29, "test": 29}
     window, hours = data.splits["val"][3], (start + np.arange(3, 51) * np.timedelta64(1, "h")).astype("M8[s]")

@@ -35,7 +35,6 @@ def test_windows_are_those_of_a_loop_and_targets_stay_in_their_split(
     length: int, past: int, horizon: int, val: float, test: float
 ) -> None:
     data = divided(length, past, horizon, val, test)
-    assert data.splits is not None
     cut_test = length - round(test * length)
     cut_val = cut_test - round(val * cut_test)
     bounds = {"train": (0, cut_val), "val": (cut_val, cut_test), "test": (cut_test, length)}
@@ -57,7 +56,6 @@ def test_windows_are_those_of_a_loop_and_targets_stay_in_their_split(
 def test_windows_with_too_many_gaps_are_left_out_and_counted(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     data = divided(200, 6, 3, 0.2, 0.25, gaps=0.45)
-    assert data.splits is not None
     for name, split in data.splits.items():
         values, kept, left_out = split.grid.values, [], 0
         for t in range(max(split.first, 6), split.end - 2):
@@ -72,7 +70,6 @@ def test_windows_with_too_many_gaps_are_left_out_and_counted(caplog: pytest.LogC
 
 def test_statistics_are_sklearns_of_the_training_rows() -> None:
     data = divided(150, 5, 4, 0.2, 0.25, gaps=0.2)
-    assert data.splits is not None
     mean, std, change = statistics(data.splits["train"])
     rows = data.grid.values[: data.splits["train"].end].reshape(-1, 3)
     truth = StandardScaler().fit(rows.astype(np.float64))
@@ -85,12 +82,10 @@ def test_statistics_are_sklearns_of_the_training_rows() -> None:
 @pytest.mark.parametrize("changed", ["val", "test"])
 def test_nothing_of_training_depends_on_what_comes_later(changed: str) -> None:
     before = divided(150, 5, 4, 0.2, 0.25)
-    assert before.splits is not None
     values = before.grid.values.copy()
     values[before.splits[changed].first :] = -1e6
     later = Grid(START, HOUR, values, before.grid.stations, before.grid.variables)
     after = Windowed({"all": later}, 5, 4, (2, 0)).divided(0.2, 0.25)
-    assert after.splits is not None
     one, other = before.splits["train"], after.splits["train"]
     for a, b in zip(statistics(one), statistics(other), strict=True):
         assert torch.equal(a, b)
@@ -104,10 +99,8 @@ def test_nothing_of_training_depends_on_what_comes_later(changed: str) -> None:
 
 def test_grids_that_are_divided_already_stay_so() -> None:
     data = Windowed({"train": grid(50), "val": grid(30), "test": grid(20)}, 5, 4, (0,)).divided(0.2, 0.25)
-    assert data.splits is not None
     assert {name: len(split) for name, split in data.splits.items()} == {"train": 42, "val": 22, "test": 12}
     without = Windowed({"train": grid(50), "test": grid(20)}, 5, 4, (0,)).divided(0.2, 0.25)
-    assert without.splits is not None
     assert {name: len(split) for name, split in without.splits.items()} == {"train": 32, "val": 7, "test": 12}
 
 

@@ -27,7 +27,6 @@ def to_map(window: object) -> np.ndarray:
 
 
 def scored(data: Windowed, name: str = "test") -> dict[str, np.ndarray]:
-    assert data.splits is not None
     known = [data.splits["train"], data.splits["val"]]
     forecasts = simple_baselines(known) | learned_baselines(known, data.splits["val"], to_map)
     x, times, y = table(data.splits[name], to_map)
@@ -45,7 +44,6 @@ def test_linear_forecasts_reach_the_noise_of_a_linear_world() -> None:
 def test_simple_forecasts_are_pandas(tmp_path: object) -> None:
     inputs = series_input(angles=(), variables=("temp", "wind"), past=30)
     data = load_series(write_weather(tmp_path), inputs).divided(0.2, 0.25)  # type: ignore[arg-type]
-    assert data.splits is not None
     splits = data.splits
     known = [splits["train"], splits["val"]]
     forecasts = simple_baselines(known)
@@ -99,7 +97,6 @@ def test_long_data_are_thinned_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_later_data_change_no_baseline() -> None:
     data = linear_world()
-    assert data.splits is not None
     x, times, _ = table(data.splits["val"], to_map)
     forecasts = []
     for change in (0.0, 1e3):
@@ -107,7 +104,6 @@ def test_later_data_change_no_baseline() -> None:
         values[data.splits["test"].first :] += change
         other = Grid(data.grid.start, HOUR, values, ("a", "b"), ("x", "y"))
         splits = Windowed({"all": other}, 24, 3, (0, 1)).divided(0.2, 0.25).splits
-        assert splits is not None
         known = [splits["train"], splits["val"]]
         forecasts.append(simple_baselines(known) | learned_baselines(known, splits["val"], to_map))
     for name, forecast in forecasts[0].items():

@@ -149,10 +149,7 @@ class SeriesInput:
         if isinstance(item, np.ndarray):
             return Window(item, NO_TIMES)
         if self.horizon:
-            try:
-                return self.read_grid(item).last(self.past)
-            except UserError as error:
-                raise error if str(item) in str(error) else UserError(f"{item} {error}") from error
+            return self.read_grid(item).last(self.past, item)
         return read_ts_file(item) if item.suffix.lower() == ".ts" else self._read_plain(item)
 
     def read_grid(self, path: Path) -> Grid:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -66,14 +67,18 @@ class Grid:
         """Rows in 24 hours, at least 1."""
         return max(1, round(np.timedelta64(1, "D") / self.step))
 
-    def last(self, length: int) -> Window:
+    def last(self, length: int, name: str | Path = "the series") -> Window:
         """The newest rows.
+
+        Args:
+            length: How many.
+            name: What to call the measurements in a message.
 
         Raises:
             UserError: There are fewer than ``length``.
         """
         if len(self.values) < length:
-            raise UserError(f"has {len(self.values)} times, a forecast needs the last {length}")
+            raise UserError(f"{name} has {len(self.values)} times, a forecast needs the last {length}")
         return Window(self.rows(len(self.values) - length, len(self.values)), self.times[-length:])
 
 
@@ -123,10 +128,6 @@ class WindowSplit:
         """The measurements of the split's own stretch of time, shape (rows, stations, variables)."""
         return self.grid.rows(self.first, self.end)
 
-    def take(self, indices: np.ndarray) -> WindowSplit:
-        """The windows at ``indices``, in that order."""
-        return replace(self, origins=self.origins[indices])
-
     def name(self, index: int) -> str:
         """What to call a window in a message: the time of its first target."""
         return f"the window before {self.grid.start + int(self.origins[index]) * self.grid.step}"
@@ -157,7 +158,7 @@ class Windowed:
     horizon: int
     targets: tuple[int, ...]
     max_missing: float = 0.5
-    splits: dict[str, WindowSplit] | None = None
+    splits: dict[str, WindowSplit] = field(default_factory=dict)
 
     @property
     def grid(self) -> Grid:

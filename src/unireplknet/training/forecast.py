@@ -242,7 +242,7 @@ def _predict_file(run: Run, model: Any, file: Path) -> Prediction:
     grid: Grid = inputs.read_grid(file)
     if grid.stations != run.names:
         raise UserError(f"{file} has the stations {', '.join(grid.stations)}; expected {', '.join(run.names)}")
-    window = inputs.read(file)
+    window = grid.last(inputs.past, file)
     map = inputs.to_map(window)[None]
     if missing := int(np.isnan(window.values).sum()):
         text = "%s: %d of %d numbers of the last %d times are missing"
