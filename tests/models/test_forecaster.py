@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import Ridge
 from torch import nn
 
 from tests.series_data import forecast_recipe, series_input
@@ -127,6 +128,31 @@ def test_checkpointed_activations_give_the_same_gradients() -> None:
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize(("normalise", "group"), [("none", 1), ("mean", 2), ("last-shift", 0)])
+def test_the_linear_part_is_sklearns_ridge_with_the_penalty_that_does_best(normalise: str, group: int) -> None:
+    rng = torch.Generator().manual_seed(3)
+    x, x_val = windows(300), windows(90)
+    weight = torch.randn(5, 2, 3, 12, dtype=torch.float64, generator=rng) * 0.1
+    y, y_val = (torch.einsum("htvl,bvls->bhst", weight, w[:, :3].nan_to_num()) for w in (x, x_val))
+    y = y + 3 * torch.randn(y.shape, dtype=torch.float64, generator=rng)
+    model = forecaster(normalise, group)
+    model.fit_linear(x, y, x_val, y_val)
+
+    inputs, outputs = (part.numpy() for part in model._linear_problem(x, y))
+    val_inputs, val_outputs = (part.numpy() for part in model._linear_problem(x_val, y_val))
+    fits = [Ridge(alpha).fit(inputs, outputs).predict(val_inputs) for alpha in 10.0 ** np.arange(-2, 6)]
+    assert model.linear is not None
+    with torch.no_grad():
+        found = model.linear(torch.from_numpy(val_inputs)).numpy()
+    for target in range(2):
+        errors = [np.square(fit - val_outputs)[:, target::2].mean() for fit in fits]
+        np.testing.assert_allclose(found[:, target::2], fits[int(np.argmin(errors))][:, target::2], atol=1e-7)
+
+    forecast, level = model.linear_forecast(x_val), forecaster(normalise, group)(x_val)
+    torch.testing.assert_close(model(x_val), forecast)  # the head still adds nothing
+    assert (forecast - y_val).square().mean() < 0.5 * (level - y_val).square().mean()
+
+
 def test_stations_that_cannot_be_grouped() -> None:
     with pytest.raises(ValueError, match="5 stations cannot be divided into groups of 2"):
         forecaster(stations=5)
@@ -138,7 +164,8 @@ def test_layer_decay_reaches_every_parameter_once() -> None:
     model = recipe.build(("north", "south"))
     groups = build_optimizer(model, recipe.optim).param_groups
     rates = {id(p): group["lr"] for group in groups for p in group["params"]}
-    assert len(rates) == sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
+    trained = [p for p in model.parameters() if p.requires_grad]
+    assert len(rates) == sum(len(group["params"]) for group in groups) == len(trained)
     names = dict(model.named_parameters())
     assert rates[id(names["head.weight"])] == recipe.optim.lr
     stem, embedding = rates[id(names["backbone.stem.conv1.weight"])], rates[id(names["embedding.weight"])]

@@ -17,6 +17,7 @@ from unireplknet.modalities.series import load_series
 from unireplknet.models.weights import load_weights
 from unireplknet.training.forecast import MODEL, Errors, evaluate, predict
 from unireplknet.training.run import Run, fit
+from unireplknet.training.task import build_task
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +72,15 @@ def test_the_statistics_in_the_network_are_those_of_training(forecasting: Run) -
     again = recipe.build(forecasting.names)
     load_weights(again, forecasting.path)  # type: ignore[arg-type]
     assert_same(again.state_dict(), model.state_dict())
+
+
+def test_training_leaves_the_linear_part_alone_and_the_rest_learns(forecasting: Run) -> None:
+    recipe, data = forecasting.recipe, forecasting.load_data()
+    start, end = build_task(recipe, data, steps_per_epoch=1).model, forecasting.load_model()
+    assert start.linear.weight.abs().max() > 0
+    assert_same(dict(start.linear.state_dict()), dict(end.linear.state_dict()))
+    assert not start.head.weight.any()
+    assert end.head.weight.any()
 
 
 def test_the_next_rows_are_forecast_from_a_file(forecasting: Run, tmp_path: Path) -> None:
@@ -149,11 +159,11 @@ def test_series_are_classified_like_anything_else(tmp_path: Path) -> None:
 
     rng = np.random.default_rng(0)
     for name, frequency in (("slow", 2), ("fast", 6)):
-        (tmp_path / name).mkdir()
-        for i in range(16):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for i in range(48):
             wave = np.sin(frequency * np.linspace(0, 6.28, 50) + rng.uniform(0, 6)) + rng.normal(0, 0.1, 50)
-            pd.DataFrame({"height": wave}).to_csv(tmp_path / name / f"{i}.csv", index=False)
-    recipe = forecast_recipe(tmp_path, epochs=8)
+            pd.DataFrame({"height": wave}).to_csv(tmp_path / "data" / name / f"{i}.csv", index=False)
+    recipe = forecast_recipe(tmp_path / "data", epochs=12)
     recipe.data.source = "folder"
     recipe.input, recipe.augment = SeriesInput(past=64), SeriesAugment(noise=0.1, scale=0.1)
     recipe.optim.batch_size = 8

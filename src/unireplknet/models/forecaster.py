@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -40,6 +40,8 @@ class Forecaster(nn.Module):
     Source:
         Section 3.3 of the paper; window normalisation and embedding as in appendix and code for Global Temperature.
     """
+
+    num_classes: ClassVar[int] = 0  # for load_weights, which adapts classifiers
 
     mean: Tensor
     std: Tensor
