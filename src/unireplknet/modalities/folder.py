@@ -191,8 +191,8 @@ class Samples(Protocol):
     """What a loader needs to know of a split, whatever is to be learnt of it."""
 
     @property
-    def items(self) -> Sequence[Any]:
-        """One raw sample each, not read yet."""
+    def items(self) -> Any:
+        """By index, one raw sample each, not read yet."""
 
     def __len__(self) -> int: ...
 

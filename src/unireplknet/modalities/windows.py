@@ -136,7 +136,7 @@ class WindowSplit:
         """A short hash of which samples these are, to notice that a split has changed since a run."""
         digest = hashlib.sha256(repr((self.grid.stations, self.grid.variables, self.grid.start)).encode())
         for array in (self.origins, self.measurements()):
-            digest.update(np.ascontiguousarray(array))
+            digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()[:16]
 
 

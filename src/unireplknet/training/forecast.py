@@ -142,7 +142,7 @@ def evaluate(run: Run, name: str = "", path: str = "", learned: bool = True) -> 
         forecasts[LINEAR] = _forecasts(model.linear_forecast)
     if learned:
         forecasts |= learned_baselines(known, data.splits["val"], recipe.input.to_map)
-    errors = _score(forecasts, build_loader(recipe, split), split)  # type: ignore[arg-type]
+    errors = _score(forecasts, build_loader(recipe, split), split)
     targets = tuple(split.grid.variables[i] for i in split.targets)
     units = recipe.input.units or ("",) * len(targets)  # type: ignore[attr-defined]
     scores = ForecastScores(errors, targets, units, len(split), split.left_out)
@@ -174,7 +174,12 @@ def _score(forecasts: dict[str, Any], loader: Any, split: WindowSplit) -> dict[s
 
 
 def _draw_some(
-    split: WindowSplit, to_map: Any, forecasts: dict[str, Any], labels: Any, picture: Path, count: int = 3
+    split: WindowSplit,
+    to_map: Any,
+    forecasts: dict[str, Forecast],
+    labels: tuple[Sequence[str], Sequence[str]],
+    picture: Path,
+    count: int = 3,
 ) -> None:
     """Draw evenly spaced windows of the first station."""
     chosen = np.linspace(0, len(split) - 1, count + 2).round().astype(int)[1:-1]
@@ -184,7 +189,7 @@ def _draw_some(
     lines = {name: forecasts[name](windows, times)[:, :, 0] for name in shown}
     past = windows[:, list(split.targets)][..., 0].transpose(0, 2, 1)
     truth = np.stack([split.label(i).numpy()[:, 0] for i in chosen])
-    draw_windows(past, truth, lines, times, split.grid.step, split.grid.stations[0], *labels, picture)
+    draw_windows(past, truth, lines, times, split.grid.step, split.grid.stations[0], *labels, picture=picture)
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,10 @@ import yaml  # type: ignore[import-untyped]
 import unireplknet
 from unireplknet import UniRepLKNet
 from unireplknet.errors import UserError, missing_extra
-from unireplknet.modalities import MODALITIES, SOURCES, Augment, Input, Labelled, Windowed
+from unireplknet.modalities import MODALITIES, SOURCES, Augment, Input
+from unireplknet.modalities.folder import Labelled
 from unireplknet.modalities.image import ImageAugment, ImageInput
+from unireplknet.modalities.windows import Windowed
 from unireplknet.models.forecaster import Forecaster
 from unireplknet.models.published import ABLATION_ROWS
 from unireplknet.nn.batch_stats import synchronise_batch_norms

@@ -18,7 +18,8 @@ import torch
 import unireplknet
 from unireplknet._version import __version__
 from unireplknet.errors import Stopped, UserError, missing_extra
-from unireplknet.modalities import Labelled, Windowed
+from unireplknet.modalities.folder import Labelled
+from unireplknet.modalities.windows import Windowed
 from unireplknet.training.files import DISK_FULL, UNFINISHED, write_text
 from unireplknet.training.loader import build_loader, go_on, steps_per_epoch
 from unireplknet.training.processes import is_first, started_together, telling, told_folder

@@ -201,6 +201,8 @@ class Forecasting(Task):
         steps_per_epoch: Optimiser steps in an epoch, for the schedule.
     """
 
+    model: Forecaster
+
     def __init__(self, model: Forecaster, recipe: Recipe, steps_per_epoch: int) -> None:
         super().__init__(model, recipe, steps_per_epoch)
         self.kind = recipe.optim.regression
@@ -224,7 +226,7 @@ def build_task(recipe: Recipe, data: Labelled | Windowed, steps_per_epoch: int) 
     """The network and what it is to learn from the data."""
     model = recipe.build(data.names)
     recipe.trainer.prepare(model)
-    if isinstance(model, Forecaster):
+    if isinstance(model, Forecaster) and isinstance(data, Windowed):
         model.set_statistics(*statistics(data.splits["train"]), data.grid.coordinates)
         tables = [table(data.splits[name], recipe.input.to_map) for name in ("train", "val")]
         complete = [torch.from_numpy(part) for x, _, y in tables for part in (x, without_gaps(x, y, model.targets))]
