@@ -23,7 +23,7 @@ def draw_errors(
     """Draw mean absolute errors over the lead time, a panel for each variable.
 
     Args:
-        errors: By forecast, shape (horizon, targets); the first one is drawn strongest.
+        errors: By forecast, shape (horizon, targets); the first one is drawn strongest and decides the scale.
         targets: Names of the variables.
         units: Their units, "" where unknown.
         step: Time between two rows.
@@ -36,8 +36,13 @@ def draw_errors(
             hours = np.arange(1, len(values) + 1) * (step / np.timedelta64(1, "h"))
             style = {"color": "black", "linewidth": 2.5} if number == 0 else {"linewidth": 1.2}
             axes.plot(hours, values[:, place], label=name, **style)
-        axes.set(title=target, xlabel="hours ahead", ylabel=_axis("mean absolute error", unit), ylim=(0, None))
+        top = 2 * max(next(iter(errors.values()))[:, place].max(), 1e-6)
+        axes.set(title=target, xlabel="hours ahead", ylabel=_axis("mean absolute error", unit), ylim=(0, top))
         axes.grid(alpha=0.3)
+        if off := [name for name, values in errors.items() if values[:, place].min() > top]:
+            axes.text(
+                0.02, 0.97, f"off the scale: {', '.join(off)}", transform=axes.transAxes, va="top", fontsize="small"
+            )
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize="small")
     figure.savefig(picture, dpi=110)
 

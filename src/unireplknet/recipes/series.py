@@ -22,8 +22,9 @@ def weather() -> Recipe:
 
     Command: unireplknet train weather --data PATH
     Hardware: a CPU; two cores are enough.
-    Time:
-    Score:
+    Time: a minute, and a minute for the baselines.
+    Score: temperature MSE 8.82, MAE 2.11 (°C), wind speed MSE 4.62, MAE 1.65 (m/s) on the last quarter of the year,
+        mean of seeds 0, 1, 2 (benchmarks/results/series_runs.json); ridge 9.07, 2.14, 4.72, 1.67. Run.
     """
     return Recipe(
         "weather",

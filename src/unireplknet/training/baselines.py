@@ -19,6 +19,9 @@ Windows have the shape (B, V + K, L, stations), with NaN, in physical units; tim
 NUMBERS = 50_000_000
 """Most numbers in the windows that baselines are fitted to; of more windows, evenly spaced ones are taken."""
 
+REFITTED = ", train and val"
+"""Ending of the name of a baseline that knows more than the network."""
+
 MOST_INPUTS = 5_000
 """Most numbers that one linear forecast sees."""
 
@@ -77,7 +80,7 @@ def learned_baselines(
     forecasts: dict[str, Forecast] = {**learned}
     if len(known) > 1:
         windows, times, truth = (np.concatenate([a, b]) for a, b in zip(first, choice, strict=True))
-        forecasts |= {f"{name}, train and val": it.refit((windows, times, truth)) for name, it in learned.items()}
+        forecasts |= {name + REFITTED: it.refit((windows, times, truth)) for name, it in learned.items()}
     return forecasts
 
 

@@ -18,7 +18,7 @@ from unireplknet.errors import UserError
 from unireplknet.insight.forecasts import draw_errors, draw_forecast, draw_windows
 from unireplknet.modalities.folder import find_files
 from unireplknet.modalities.windows import Grid, WindowSplit
-from unireplknet.training.baselines import Forecast, first_times, learned_baselines, simple_baselines
+from unireplknet.training.baselines import REFITTED, Forecast, first_times, learned_baselines, simple_baselines
 from unireplknet.training.evaluate import best_device
 from unireplknet.training.loader import build_loader
 from unireplknet.training.run import Run
@@ -148,7 +148,7 @@ def evaluate(run: Run, name: str = "", path: str = "", learned: bool = True) -> 
     scores = ForecastScores(errors, targets, units, len(split), split.left_out)
     text = json.dumps({"split": name} | scores.summary(), indent=2, ensure_ascii=False)
     (run.path / f"evaluation-{name}.json").write_text(text + "\n", encoding="utf-8")
-    leads = {n: e.mae_by_lead for n, e in errors.items()}
+    leads = {n: e.mae_by_lead for n, e in errors.items() if not n.endswith(REFITTED)}
     draw_errors(leads, targets, units, split.grid.step, run.path / f"errors-{name}.png")
     _draw_some(split, recipe.input.to_map, forecasts, (targets, units), run.path / f"forecasts-{name}.png")
     return name, scores
@@ -235,7 +235,6 @@ def predict(run: Run, paths: Sequence[str | Path]) -> list[Prediction]:
         try:
             predictions.append(_predict_file(run, model, file))
         except UserError as error:
-            logger.warning("no forecast: %s", error)
             predictions.append(Prediction(str(file), None, None, str(error)))
     if all(p.problem for p in predictions):
         raise UserError(predictions[0].problem)
