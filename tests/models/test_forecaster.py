@@ -86,6 +86,15 @@ def test_a_gap_is_not_a_zero_and_leaves_no_nan() -> None:
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
 
 
+def test_the_network_tells_a_gap_from_the_number_that_it_holds() -> None:
+    model, x = forecaster("none"), windows(gaps=0.0)
+    gap, held = x.clone(), x.clone()
+    gap[:, 0, 5], held[:, 0, 5] = torch.nan, x[:, 0, 4]
+    values = [model._normalised(part[:, :3])[0] for part in (gap, held)]
+    assert torch.equal(*values)
+    assert not torch.allclose(model.to_maps(gap), model.to_maps(held))
+
+
 def test_groups_are_forecast_alike_and_apart() -> None:
     model, x = randomised(forecaster()), windows()
     forecast = model(x)
