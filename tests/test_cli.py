@@ -103,6 +103,7 @@ def test_train_evaluate_predict(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert lines[1].endswith("unreadable")
 
     assert main(["predict", run, str(data / "red" / "00.png"), "--pictures", str(tmp_path / "seen")]) == 0
+    assert "00.png" in capsys.readouterr().out
     assert (tmp_path / "seen" / "00-seen.png").exists()
 
     assert "never overwritten" in complaint(words, capsys)

@@ -136,7 +136,7 @@ def _tell_plan(recipe: Any, original: Any, tflops: float | None) -> None:
 
 
 def evaluate(words: list[str]) -> None:
-    """Score a run: top-1, top-5, each class and their mean, and a picture of the confusion matrix."""
+    """Score a run: top-1, top-5, each class and their mean, a confusion matrix; or forecasts beside simple ones."""
     parser = _Parser("evaluate", _first_line(evaluate))
     parser.add_argument("run", metavar="RUN", help="a run folder")
     parser.add_argument("--split", choices=("train", "val", "test"), default="", help="default: test, else val")
@@ -149,6 +149,9 @@ def evaluate(words: list[str]) -> None:
 
 
 def _report(run: Any, split: str = "", data: str = "") -> None:
+    if run.recipe.task == "forecasting":
+        _report_forecasts(run, split, data)
+        return
     from unireplknet.training.evaluate import evaluate as score_run
 
     split, scores = score_run(run, split, data)
@@ -168,8 +171,19 @@ def _report(run: Any, split: str = "", data: str = "") -> None:
     say(f"written: {run.path / f'evaluation-{split}.json'}, {run.path / f'confusion-{split}.png'}")
 
 
+def _report_forecasts(run: Any, split: str, data: str) -> None:
+    from unireplknet.training.forecast import evaluate as score_run
+
+    split, scores = score_run(run, split, data)
+    for line in scores.table():
+        say(line)
+    say(f"{split}: {scores.windows} windows, {scores.left_out} left out for gaps")
+    names = (f"evaluation-{split}.json", f"errors-{split}.png", f"forecasts-{split}.png")
+    say(f"written: {', '.join(str(run.path / name) for name in names)}")
+
+
 def predict(words: list[str]) -> None:
-    """Classify files with a trained run."""
+    """Classify files with a trained run, or forecast what follows them."""
     parser = _Parser("predict", _first_line(predict))
     parser.add_argument("run", metavar="RUN", help="a run folder")
     parser.add_argument("files", metavar="FILE", nargs="+", help="files, or folders of files")
@@ -180,16 +194,34 @@ def predict(words: list[str]) -> None:
 
     from dataclasses import asdict
 
-    from unireplknet.training.evaluate import predict as predict_files
     from unireplknet.training.run import Run
 
-    predictions = predict_files(Run.open(options.run), options.files, options.top, options.pictures)
+    run = Run.open(options.run)
+    if run.recipe.task == "forecasting":
+        _predict_series(run, options.files, options.format)
+        return
+    from unireplknet.training.evaluate import predict as predict_files
+
+    predictions = predict_files(run, options.files, options.top, options.pictures)
     if options.format == "json":
         say(json.dumps([asdict(p) for p in predictions], indent=2, ensure_ascii=False))
         return
     for p in predictions:
         said = "  ".join(f"{c} {q:.1%}" for c, q in zip(p.classes, p.probabilities, strict=True))
         say(f"{p.file}  {said or 'unreadable'}")
+
+
+def _predict_series(run: Any, files: list[str], form: str) -> None:
+    from dataclasses import asdict
+
+    from unireplknet.training.forecast import predict as predict_files
+
+    predictions = predict_files(run, files)
+    if form == "json":
+        say(json.dumps([asdict(p) for p in predictions], indent=2, ensure_ascii=False, default=str))
+        return
+    for p in predictions:
+        say(f"{p.file}  " + (p.problem or f"{p.table}, {p.picture}"))
 
 
 def pack(words: list[str]) -> None:

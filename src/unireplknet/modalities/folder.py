@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -81,6 +81,15 @@ class Labelled:
     def several(self) -> bool:
         """Whether a sample may have several classes."""
         return any(split.labels.ndim == 2 for split in self.splits.values())
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the outputs: the classes."""
+        return self.classes
+
+    def divided(self, val_fraction: float, test_fraction: float, seed: int) -> Labelled:
+        """The samples under the keys train, val and test; see :func:`split_data`."""
+        return split_data(self, val_fraction, test_fraction, seed)
 
 
 def find_files(root: Path, extensions: Sequence[str]) -> list[Path]:
@@ -247,6 +256,25 @@ def _samples_of(groups: np.ndarray, member: np.ndarray) -> np.ndarray:
     return np.argsort(ranks, kind="stable")[np.count_nonzero(ranks < 0) :]
 
 
+class AnySplit(Protocol):
+    """What a loader needs to know of a split, whatever is to be learnt of it."""
+
+    @property
+    def items(self) -> Any:
+        """By index, one raw sample each, not read yet."""
+
+    def __len__(self) -> int: ...
+
+    def label(self, index: int) -> Tensor:
+        """What is to be learnt of a sample."""
+
+    def name(self, index: int) -> str:
+        """What to call a sample in a message."""
+
+    def fingerprint(self) -> str:
+        """A short hash of which samples these are."""
+
+
 @dataclass(frozen=True)
 class Draw:
     """Which sample, in which epoch: all that decides a training map, together with the seed."""
@@ -307,7 +335,7 @@ class MapDataset(Dataset[Sample]):
     """
 
     def __init__(
-        self, split: Split, read: Callable[[Any], Any], to_map: Callable[[Any], Tensor], seed: int = 0
+        self, split: AnySplit, read: Callable[[Any], Any], to_map: Callable[[Any], Tensor], seed: int = 0
     ) -> None:
         self.split = split
         self.read = read

@@ -21,14 +21,16 @@ from unireplknet.errors import Stopped
 from unireplknet.files import replacing, write_text
 from unireplknet.modalities.folder import Batch
 from unireplknet.training.checkpoint import BEST, LAST
-from unireplknet.training.task import Classification
+from unireplknet.training.task import Task
 
 logger = logging.getLogger(__name__)
 
-RAW = ("val/loss_raw", "val/accuracy_raw", "val/map_raw")
+RAW = ("val/loss_raw", "val/accuracy_raw", "val/map_raw", "val/mae_raw")
 """Scores of the weights themselves, where it is their average that is evaluated and kept."""
 
-COLUMNS = ("epoch", "step", "lr", "train/loss", "val/loss", "val/accuracy", "val/map", *RAW, "img/s", "seconds")
+SCORES = ("val/loss", "val/accuracy", "val/map", "val/mae")
+
+COLUMNS = ("epoch", "step", "lr", "train/loss", *SCORES, *RAW, "img/s", "seconds")
 
 REQUEUE = 75
 """Exit status after SIGTERM or SIGUSR1: EX_TEMPFAIL, "try again later", so that a scheduler can requeue."""
@@ -118,7 +120,7 @@ class Averaging(EMAWeightAveraging):
     ) -> None:
         """Score the weights themselves on the batch as well."""
         assert self._average_model is not None
-        assert isinstance(pl_module, Classification)
+        assert isinstance(pl_module, Task)
         with trainer.precision_plugin.val_step_context():
             pl_module.score(batch, self._average_model.module, raw=True)
 

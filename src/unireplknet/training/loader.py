@@ -9,13 +9,13 @@ from torch.utils.data import DataLoader
 
 from unireplknet.errors import UserError
 from unireplknet.modalities import views_of
-from unireplknet.modalities.folder import EpochSampler, MapDataset, Split, collate
+from unireplknet.modalities.folder import AnySplit, EpochSampler, MapDataset, collate
 from unireplknet.modalities.member import Members
 from unireplknet.training.recipe import Recipe
 
 
 def build_loader(
-    recipe: Recipe, split: Split, augment: bool = False, rank: int = 0, world: int = 1, views: bool = False
+    recipe: Recipe, split: AnySplit, augment: bool = False, rank: int = 0, world: int = 1, views: bool = False
 ) -> DataLoader[Any]:
     """The batches of one split.
 

@@ -188,6 +188,8 @@ def make_plan(recipe: Recipe, published: Samples | None = None) -> Plan:
     """
     if recipe.data.path or published is None:
         data = recipe.data.load(recipe.input)
+        if not isinstance(data, Labelled):
+            raise UserError(f"{recipe.name} forecasts; --dry-run plans recipes that tell classes apart")
         samples = Samples(len(data.classes), {k: len(v) for k, v in data.splits.items()}, assumed=False)
         shape = _map_shape(recipe, data)
     else:

@@ -16,7 +16,9 @@ from unireplknet import UniRepLKNet
 from unireplknet.errors import UserError, missing_extra
 from unireplknet.files import write_text
 from unireplknet.modalities import BUILT_IN, MODALITIES, SOURCES, Augment, Input
-from unireplknet.modalities.folder import Labelled, split_data
+from unireplknet.modalities.folder import Labelled
+from unireplknet.modalities.windows import Windowed
+from unireplknet.models.forecaster import Forecaster
 from unireplknet.models.published import ABLATION_ROWS
 from unireplknet.nn.batch_stats import synchronise_batch_norms
 
@@ -123,7 +125,7 @@ class Data:
     workers: int = 0
     max_unreadable: int = 100
 
-    def load(self, inputs: Input) -> Labelled:
+    def load(self, inputs: Input) -> Labelled | Windowed:
         """Find the samples and divide them into train, val and test.
 
         Raises:
@@ -135,7 +137,7 @@ class Data:
         if self.source not in BUILT_IN and not self.path:
             raise UserError(f"data.source {self.source!r} needs a path: add --data PATH")
         data = SOURCES[self.source](Path(self.path), inputs)
-        return split_data(data, self.val_fraction, self.test_fraction, self.split_seed)
+        return data.divided(self.val_fraction, self.test_fraction, self.split_seed)
 
 
 @dataclass
@@ -162,6 +164,7 @@ class Optim:
         cutmix: Alpha of cutmix, which pastes a rectangle of one into the other; 0 for none.
         mix_switch: Part of the batches that take cutmix, where both are wanted.
         mix_prob: Part of the batches that are mixed at all.
+        regression: Loss of forecasts, relative to forecasting no change: "mse", "mae", or "huber" between them.
         ema: Decay a step of the running average of the weights that is evaluated and kept; 0 for none.
     """
 
@@ -184,6 +187,7 @@ class Optim:
     cutmix: float = 0.0
     mix_switch: float = 0.5
     mix_prob: float = 1.0
+    regression: Literal["mse", "mae", "huber"] = "mse"
     ema: float = 0.0
 
     def __post_init__(self) -> None:
@@ -243,7 +247,7 @@ class Trainer:
     progress: bool = True
     save_minutes: float = 10.0
 
-    def prepare(self, model: UniRepLKNet) -> None:
+    def prepare(self, model: UniRepLKNet | Forecaster) -> None:
         """Set a network up for the way in which it is to be trained, in place."""
         if self.sync_batchnorm:
             synchronise_batch_norms(model)
@@ -278,6 +282,30 @@ class Recipe:
     def modality(self) -> str:
         """Name of the modality, from the type of the input."""
         return next(name for name, (kind, _) in MODALITIES.items() if kind is type(self.input))
+
+    @property
+    def task(self) -> str:
+        """What is learnt: classification, unless the input is for something else."""
+        return getattr(self.input, "task", "classification")
+
+    def build(self, names: Sequence[str]) -> UniRepLKNet | Forecaster:
+        """Construct the network.
+
+        Args:
+            names: Names of the outputs: classes, or the stations to forecast.
+
+        Raises:
+            UserError: The settings contradict each other or the data.
+        """
+        if self.task == "classification":
+            return self.model.build(self.input.channels, names)
+        if self.trainer.select != "loss":
+            raise UserError(f"trainer.select is {self.trainer.select}, which forecasts have not; set it to loss")
+        backbone = self.model.build(self.input.channels, ())
+        try:
+            return Forecaster(backbone, len(names), **self.input.forecaster())  # type: ignore[attr-defined]
+        except ValueError as error:
+            raise UserError(f"input: {error}") from error
 
     def parts(self) -> dict[str, Any]:
         """The dataclasses that flags and YAML address by name."""

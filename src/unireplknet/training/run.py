@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 import unireplknet
-from unireplknet import UniRepLKNet
 from unireplknet._version import __version__
 from unireplknet.errors import Stopped, UserError, missing_extra
 from unireplknet.files import DISK_FULL, UNFINISHED, write_text
 from unireplknet.modalities.folder import Labelled
+from unireplknet.modalities.windows import Windowed
 from unireplknet.training.loader import build_loader, go_on, steps_per_epoch
 from unireplknet.training.processes import is_first, started_together, telling, told_folder
 from unireplknet.training.recipe import Recipe
@@ -33,6 +33,12 @@ logger = logging.getLogger(__name__)
 
 LOCK = ".lock"
 
+NAMES = {
+    "classification": ("classes.txt", "class names"),
+    "forecasting": ("stations.txt", "names of the stations"),
+}
+"""File of the names of the outputs, and what they are, by task."""
+
 PATIENCE = 20.0
 """Seconds to wait for a run folder. A process that was killed leaves it once its loader workers have noticed."""
 
@@ -43,8 +49,8 @@ Made by `unireplknet train` {version}, recipe `{recipe}`.
 | file | what it is |
 |---|---|
 | config.yaml | every setting; `unireplknet train {name}/config.yaml` repeats the run in a new folder |
-| classes.txt | class names, one a line, in the order of the network's outputs |
-| metrics.csv | one line an epoch: learning rate, losses, accuracy on the val split, images a second, seconds |
+| {names} | {what}, one a line, in the order of the network's outputs |
+| metrics.csv | one line an epoch: learning rate, losses, score on the val split, images a second, seconds |
 | curves.png | the same as a picture |
 | tensorboard/ | the same for `tensorboard --logdir` |
 | model.safetensors | weights of the epoch that did best on the val split, for `unireplknet.load_weights` |
@@ -68,13 +74,13 @@ class Run:
     path: Path
 
     @staticmethod
-    def create(path: Path, recipe: Recipe, classes: tuple[str, ...]) -> Run:
+    def create(path: Path, recipe: Recipe, names: tuple[str, ...]) -> Run:
         """Write down what a run in the empty folder ``path`` is about to do."""
         recipe.save(path / "config.yaml")
-        write_text(path / "classes.txt", "".join(f"{name}\n" for name in classes))
-        write_text(
-            path / "README.md", EXPLANATION.format(name=path.as_posix(), version=__version__, recipe=recipe.name)
-        )
+        file, what = NAMES[recipe.task]
+        write_text(path / file, "".join(f"{name}\n" for name in names))
+        text = EXPLANATION.format(name=path.as_posix(), version=__version__, recipe=recipe.name, names=file, what=what)
+        write_text(path / "README.md", text)
         return Run(path)
 
     @staticmethod
@@ -94,9 +100,14 @@ class Run:
         return Recipe.load(self.path / "config.yaml")
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Names in the order of the outputs: classes, or stations."""
+        return tuple((self.path / NAMES[self.recipe.task][0]).read_text(encoding="utf-8").splitlines())
+
+    @property
     def classes(self) -> tuple[str, ...]:
         """Class names in the order of the outputs."""
-        return tuple((self.path / "classes.txt").read_text(encoding="utf-8").splitlines())
+        return self.names
 
     @property
     def results(self) -> dict[str, Any]:
@@ -119,7 +130,7 @@ class Run:
         text = json.dumps(self.results | values, indent=2, ensure_ascii=False)
         write_text(self.path / "results.json", text + "\n")
 
-    def load_data(self, path: str = "") -> Labelled:
+    def load_data(self, path: str = "") -> Any:
         """The data of the run, divided as they were in training.
 
         Args:
@@ -131,15 +142,16 @@ class Run:
         recipe = self.recipe
         recipe.data.path = path or recipe.data.path
         data = recipe.data.load(recipe.input)
-        if data.classes != self.classes:
-            different = set(data.classes) ^ set(self.classes)
-            raise UserError(f"the data in {recipe.data.path} have other classes than {self.path}: {different}")
+        if data.names != self.names:
+            different = set(data.names) ^ set(self.names)
+            kind = NAMES[recipe.task][0].removesuffix(".txt")
+            raise UserError(f"the data in {recipe.data.path} have other {kind} than {self.path}: {different}")
         for name, seen in self.results.get("data", {}).items():
             if name in data.splits and data.splits[name].fingerprint() != seen["fingerprint"]:
                 logger.warning("the %s split is not the one that %s was trained with", name, self.path)
         return data
 
-    def load_model(self, checkpoint: Literal["best", "last"] = "best") -> UniRepLKNet:
+    def load_model(self, checkpoint: Literal["best", "last"] = "best") -> Any:
         """The trained network in evaluation mode, not merged, on the CPU.
 
         Raises:
@@ -147,7 +159,7 @@ class Run:
         """
         recipe, file = self.recipe, self.path / f"{checkpoint}.ckpt"
         recipe.model.weights = ""
-        model = recipe.model.build(recipe.input.channels, self.classes)
+        model = recipe.build(self.names)
         try:
             state = torch.load(file, map_location="cpu", weights_only=True)["state_dict"]
             model.load_state_dict({k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")})
@@ -181,16 +193,12 @@ def fit(recipe: Recipe, out: Path | None = None) -> Run:
     except ImportError as error:
         raise missing_extra("lightning", "train") from error
     from unireplknet.training.engine import build_trainer, quiet
-    from unireplknet.training.labels import check_labels
-    from unireplknet.training.task import Classification
+    from unireplknet.training.task import build_task
 
     data = recipe.data.load(recipe.input)
-    check_labels(recipe, data)
     pl.seed_everything(recipe.trainer.seed, verbose=False)
-    model = recipe.model.build(recipe.input.channels, data.classes)
-    recipe.trainer.prepare(model)
     steps = steps_per_epoch(recipe, data.splits["train"])
-    task = Classification(model, recipe, len(data.classes), steps, data.several)
+    task = build_task(recipe, data, steps)
 
     path = _choose_folder(recipe, out)
     with quiet(), _explaining_full_disk(path):
@@ -234,7 +242,7 @@ def _find_state(path: Path, recipe: Recipe) -> State | None:
     return find_state(path, recipe.settings())
 
 
-def _begin(path: Path, recipe: Recipe, data: Labelled) -> tuple[Run, State | None]:
+def _begin(path: Path, recipe: Recipe, data: Labelled | Windowed) -> tuple[Run, State | None]:
     """Start a run in a folder, or see where the unfinished one in it goes on.
 
     Raises:
@@ -244,7 +252,7 @@ def _begin(path: Path, recipe: Recipe, data: Labelled) -> tuple[Run, State | Non
 
     splits = {n: {"samples": len(s), "fingerprint": s.fingerprint()} for n, s in data.splits.items()}
     if _is_empty(path):
-        run = Run.create(path, recipe, data.classes)
+        run = Run.create(path, recipe, data.names)
         run.note(data=splits)
         logger.info("run folder %s: %s", path, ", ".join(f"{len(s)} {n}" for n, s in data.splits.items()))
         return run, None
@@ -253,10 +261,10 @@ def _begin(path: Path, recipe: Recipe, data: Labelled) -> tuple[Run, State | Non
         raise UserError(f"{path} is a finished run; a run is never overwritten, choose another --out")
     if other := differences(run.recipe.settings(), recipe.settings()):
         raise UserError(f"{path} is an unfinished run with other settings: {other}; choose another --out")
-    classes = run.classes if (path / "classes.txt").exists() else data.classes  # killed before it was written
-    if (run.results.get("data", splits), classes) != (splits, data.classes):
+    written = (path / NAMES[recipe.task][0]).exists()  # unless it was killed before
+    if (run.results.get("data", splits), run.names if written else data.names) != (splits, data.names):
         raise UserError(f"{path} was started with other samples; choose another --out")
-    Run.create(path, recipe, data.classes)
+    Run.create(path, recipe, data.names)
     run.note(data=splits)
     return run, _find_state(path, recipe)
 
@@ -277,7 +285,7 @@ def _finish(run: Run, unreadable: list[str]) -> None:
 
 
 @contextmanager
-def _explaining_the_end(run: Run, data: Labelled) -> Iterator[None]:
+def _explaining_the_end(run: Run, data: Labelled | Windowed) -> Iterator[None]:
     """Draw the curves whatever happens, and turn what ends a training early into what the caller expects."""
     from unireplknet.training.callbacks import refresh_curves
     from unireplknet.training.task import LossNotFinite
@@ -300,7 +308,7 @@ def _explaining_the_end(run: Run, data: Labelled) -> Iterator[None]:
             refresh_curves(run.path)
 
 
-def _save_bad_batch(run: Run, data: Labelled, error: LossNotFinite) -> UserError:
+def _save_bad_batch(run: Run, data: Labelled | Windowed, error: LossNotFinite) -> UserError:
     file = run.path / "nonfinite.json"
     samples = [data.splits["train"].name(index) for index in error.indices]
     text = json.dumps({"loss": str(error.loss), "step": error.step, "lr": error.lr, "samples": samples}, indent=2)

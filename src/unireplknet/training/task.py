@@ -13,10 +13,19 @@ from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from unireplknet.errors import UserError
-from unireplknet.modalities.folder import Batch
+from unireplknet.modalities.folder import Batch, Labelled
+from unireplknet.modalities.windows import Windowed, statistics
+from unireplknet.models.forecaster import Forecaster, masked_loss
 from unireplknet.randomness import seed_from
+from unireplknet.training.baselines import table, without_gaps
 from unireplknet.training.checkpoint import SECTION
-from unireplknet.training.labels import MeanAveragePrecision, class_loss, class_probabilities, class_targets
+from unireplknet.training.labels import (
+    MeanAveragePrecision,
+    check_labels,
+    class_loss,
+    class_probabilities,
+    class_targets,
+)
 from unireplknet.training.optim import build_optimizer, build_schedule
 from unireplknet.training.recipe import Recipe
 
@@ -41,56 +50,39 @@ class LossNotFinite(Exception):
         self.indices = indices
 
 
-class Classification(pl.LightningModule):
-    """Learns to tell classes apart.
+class Task(pl.LightningModule):
+    """What all tasks share: optimiser, schedule, and runs that go on after a crash.
 
     Every step draws its random numbers (drop path, dropout, ...) from a seed of its own, so that a run that goes on
     after a crash draws the same ones: there is no state of a generator to keep.
 
     Args:
-        model: The network, from maps to logits.
+        model: The network.
         recipe: Decides loss, optimiser, schedule and memory layout.
-        num_classes: Number of classes.
         steps_per_epoch: Optimiser steps in an epoch, for the schedule.
-        several: Whether a sample may have several classes.
+        score: Name of the score on the val split.
+        metric: Computes it.
     """
 
-    def __init__(
-        self, model: nn.Module, recipe: Recipe, num_classes: int, steps_per_epoch: int, several: bool = False
-    ) -> None:
+    def __init__(self, model: nn.Module, recipe: Recipe, steps_per_epoch: int, score: str, metric: Metric) -> None:
         super().__init__()
         self.layout = torch.channels_last if recipe.trainer.channels_last else torch.contiguous_format
         self.model = model.to(memory_format=self.layout)
         self.recipe = recipe
         self.steps_per_epoch = steps_per_epoch
-        self.num_classes = num_classes
-        self.several = several
-        optim = recipe.optim
-        self.mix = (
-            Mixup(
-                optim.mixup,
-                optim.cutmix,
-                prob=optim.mix_prob,
-                switch_prob=optim.mix_switch,
-                label_smoothing=0,  # the loss does that
-                num_classes=num_classes,
-                multi_label=optim.loss == "bce",
-            )
-            if optim.mixup or optim.cutmix
-            else None
-        )
         # Not "disable", with which torchmetrics 1.9 ignores the weights.
         self.loss = MeanMetric("error")
         self.loss.persistent(True)  # the mean of an interrupted epoch is the mean of all of it
         self.val_loss = MeanMetric("error")
-        self.metric = self._new_metric()
-        if optim.ema:  # then those two are of the average
+        self.score_name = score
+        self.metric = metric
+        if recipe.optim.ema:  # then those two are of the average
             self.raw_loss = MeanMetric("error")
-            self.raw_metric = self._new_metric()
+            self.raw_metric = metric.clone()
         self.unreadable: set[str] = set()
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Maps (B, C, H, W) to logits (B, classes)."""
+        """Maps (B, C, H, W) to what the network says of them."""
         return self.model(maps.contiguous(memory_format=self.layout))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -128,7 +120,7 @@ class Classification(pl.LightningModule):
                 return None
             # No samples give no loss and gradients of zero, but take part in everything that all processes do.
             self.log("train/loss", self.loss, on_step=False, on_epoch=True)
-            return self(batch.maps.new_empty(0, self.recipe.input.channels, 32, 32)).sum()
+            return self(self.no_maps(batch.maps)).sum()
         loss = self.objective(batch.maps, batch.labels)
         if not torch.isfinite(loss):
             lr = self.trainer.optimizers[0].param_groups[0]["lr"]
@@ -138,19 +130,17 @@ class Classification(pl.LightningModule):
         self.log("train/loss", self.loss, on_step=False, on_epoch=True)
         return loss
 
-    def _new_metric(self) -> Metric:
-        if self.several:
-            return MeanAveragePrecision(self.num_classes)
-        return MulticlassAccuracy(self.num_classes, average="micro")
-
     def objective(self, maps: Tensor, labels: Tensor) -> Tensor:
-        """What training minimises of maps (B, C, H, W), mixed, and labels (B) or (B, classes), smoothed."""
-        optim, pairs = self.recipe.optim, len(labels) // 2 * 2
-        targets = class_targets(labels, self.num_classes, optim.loss)
-        if self.mix is not None and pairs:
-            # timm mixes pairs; an odd batch is one from which an unreadable sample is missing.
-            maps, targets = self.mix(maps[:pairs], targets[:pairs])
-        return class_loss(self(maps), targets, optim.loss, optim.label_smoothing)
+        """What training minimises."""
+        raise NotImplementedError
+
+    def no_maps(self, like: Tensor) -> Tensor:
+        """A batch without samples that the network takes, of the type and on the device of ``like``."""
+        raise NotImplementedError
+
+    def count(self, outputs: Tensor, labels: Tensor, loss: MeanMetric, metric: Metric) -> None:
+        """Add a batch of the val split to its loss and score."""
+        raise NotImplementedError
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Loss and score on the samples that choose the epoch."""
@@ -167,15 +157,12 @@ class Classification(pl.LightningModule):
         """
         size = len(batch.labels)
         loss, metric = (self.raw_loss, self.raw_metric) if raw else (self.val_loss, self.metric)
-        kind = self.recipe.optim.loss
         if size:
-            logits = network(batch.maps)
-            loss.update(class_loss(logits, class_targets(batch.labels, self.num_classes, kind), kind), size)
-            metric.update(class_probabilities(logits, kind), batch.labels.long())
+            self.count(network(batch.maps), batch.labels, loss, metric)
         # Without samples too: what is logged, all processes compute together.
         suffix = "_raw" if raw else ""
         self.log(f"val/loss{suffix}", loss, prog_bar=not raw, batch_size=size)
-        self.log(f"val/{'map' if self.several else 'accuracy'}{suffix}", metric, prog_bar=not raw, batch_size=size)
+        self.log(f"val/{self.score_name}{suffix}", metric, prog_bar=not raw, batch_size=size)
 
     def configure_optimizers(self) -> Any:
         """AdamW, with a learning rate for each step."""
@@ -191,3 +178,102 @@ class Classification(pl.LightningModule):
             if len(self.unreadable) > self.recipe.data.max_unreadable:
                 limit = self.recipe.data.max_unreadable
                 raise UserError(f"more than data.max_unreadable = {limit} samples are unreadable; the last: {problem}")
+
+
+class Classification(Task):
+    """Learns to tell classes apart.
+
+    Args:
+        model: The network, from maps to logits.
+        recipe: Decides loss, optimiser, schedule and memory layout.
+        num_classes: Number of classes.
+        steps_per_epoch: Optimiser steps in an epoch, for the schedule.
+        several: Whether a sample may have several classes.
+    """
+
+    def __init__(
+        self, model: nn.Module, recipe: Recipe, num_classes: int, steps_per_epoch: int, several: bool = False
+    ) -> None:
+        metric = MeanAveragePrecision(num_classes) if several else MulticlassAccuracy(num_classes, average="micro")
+        super().__init__(model, recipe, steps_per_epoch, "map" if several else "accuracy", metric)
+        self.num_classes = num_classes
+        optim = recipe.optim
+        self.mix = (
+            Mixup(
+                optim.mixup,
+                optim.cutmix,
+                prob=optim.mix_prob,
+                switch_prob=optim.mix_switch,
+                label_smoothing=0,  # the loss does that
+                num_classes=num_classes,
+                multi_label=optim.loss == "bce",
+            )
+            if optim.mixup or optim.cutmix
+            else None
+        )
+
+    def objective(self, maps: Tensor, labels: Tensor) -> Tensor:
+        """What training minimises of maps (B, C, H, W), mixed, and labels (B) or (B, classes), smoothed."""
+        optim, pairs = self.recipe.optim, len(labels) // 2 * 2
+        targets = class_targets(labels, self.num_classes, optim.loss)
+        if self.mix is not None and pairs:
+            # timm mixes pairs; an odd batch is one from which an unreadable sample is missing.
+            maps, targets = self.mix(maps[:pairs], targets[:pairs])
+        return class_loss(self(maps), targets, optim.loss, optim.label_smoothing)
+
+    def no_maps(self, like: Tensor) -> Tensor:
+        """Shape (0, C, 32, 32)."""
+        return like.new_empty(0, self.recipe.input.channels, 32, 32)
+
+    def count(self, outputs: Tensor, labels: Tensor, loss: MeanMetric, metric: Metric) -> None:
+        """Loss without smoothing, and accuracy or mean average precision."""
+        kind = self.recipe.optim.loss
+        loss.update(class_loss(outputs, class_targets(labels, self.num_classes, kind), kind), len(labels))
+        metric.update(class_probabilities(outputs, kind), labels.long())
+
+
+class Forecasting(Task):
+    """Learns to foretell numbers.
+
+    Args:
+        model: A :class:`~unireplknet.models.forecaster.Forecaster`, from windows to forecasts in physical units.
+        recipe: Decides loss, optimiser, schedule and memory layout.
+        steps_per_epoch: Optimiser steps in an epoch, for the schedule.
+    """
+
+    model: Forecaster
+
+    def __init__(self, model: Forecaster, recipe: Recipe, steps_per_epoch: int) -> None:
+        super().__init__(model, recipe, steps_per_epoch, "mae", MeanMetric("error"))
+        self.kind = recipe.optim.regression
+
+    def objective(self, maps: Tensor, labels: Tensor) -> Tensor:
+        """Mean loss of what was measured, in units of the change over the horizon."""
+        loss, count = masked_loss(self(maps), labels, self.model.unit, self.kind)
+        return loss / count.clamp_min(1)
+
+    def no_maps(self, like: Tensor) -> Tensor:
+        """Shape (0, V + K, L, stations)."""
+        return like.new_empty(0, *self.model.window_shape)
+
+    def count(self, outputs: Tensor, labels: Tensor, loss: MeanMetric, metric: Metric) -> None:
+        """The loss and the mean absolute error, both in units of the change over the horizon."""
+        for mean, kind in ((loss, self.kind), (metric, "mae")):
+            error, count = masked_loss(outputs, labels, self.model.unit, kind)
+            mean.update(error / count.clamp_min(1), count)
+
+
+def build_task(recipe: Recipe, data: Labelled | Windowed, steps_per_epoch: int) -> Task:
+    """The network and what it is to learn from the data."""
+    if isinstance(data, Labelled):
+        check_labels(recipe, data)
+    model = recipe.build(data.names)
+    recipe.trainer.prepare(model)
+    if isinstance(model, Forecaster) and isinstance(data, Windowed):
+        model.set_statistics(*statistics(data.splits["train"]), data.grid.coordinates)
+        tables = [table(data.splits[name], recipe.input.to_map) for name in ("train", "val")]
+        complete = [torch.from_numpy(part) for x, _, y in tables for part in (x, without_gaps(x, y, model.targets))]
+        model.fit_linear(*complete)
+        return Forecasting(model, recipe, steps_per_epoch)
+    assert isinstance(data, Labelled)
+    return Classification(model, recipe, len(data.names), steps_per_epoch, data.several)
