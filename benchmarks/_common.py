@@ -1,6 +1,7 @@
 """What every benchmark needs: interleaved timing, and a result file that names the machine."""
 
 import datetime
+import importlib.metadata
 import json
 import os
 import platform
@@ -15,7 +16,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def interleaved(
-    functions: Mapping[str, Callable[[], Any]], rounds: int = 25, seconds: float = 0.003, limit: float = 1.5
+    functions: Mapping[str, Callable[[], Any]], rounds: int = 25, seconds: float = 0.01, limit: float = 3.0
 ) -> dict[str, float]:
     """Time functions in turn, so that a busy moment hits all of them.
 
@@ -39,6 +40,7 @@ def interleaved(
         if turn >= 3 and time.perf_counter() - begin > limit:
             break
         for name, function in functions.items():
+            function()  # fills the caches that the others have emptied
             start = time.perf_counter()
             for _ in range(calls[name]):
                 function()
@@ -67,6 +69,12 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that a training depends on."""
+    packages = ("torch", "torchvision", "timm", "lightning", "numpy", "pillow", "scikit-learn")
+    return {package: importlib.metadata.version(package) for package in packages}
 
 
 def write_result(name: str, result: Mapping[str, Any]) -> Path:

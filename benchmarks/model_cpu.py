@@ -19,9 +19,9 @@ import torch
 import torch.nn.functional as F
 from _common import RESULTS, interleaved, machine, settle_allocator, write_result
 from torch import Tensor, nn
-from torch.profiler import ProfilerActivity, profile
 
 import unireplknet  # registers the models
+from unireplknet.deploy.benchmark import peak_bytes
 
 NAME = "model_cpu"
 BATCH, SIZE = 8, 224
@@ -121,19 +121,6 @@ def plain(model: nn.Module) -> nn.Module:
         if isinstance(module, unireplknet.nn.blocks.ReparamBranch):
             module.bn.register_forward_hook(lambda *_: None)
     return model
-
-
-def peak_bytes(call: Callable[[], None]) -> int:
-    """Most bytes of tensors that a call holds above what was there before it, from PyTorch's allocator."""
-    call()
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        call()
-    events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
-    held = peak = 0
-    for event in sorted(events, key=lambda e: e.start_ns()):
-        held += event.nbytes()
-        peak = max(peak, held)
-    return peak
 
 
 def memory() -> list[dict[str, Any]]:

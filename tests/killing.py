@@ -39,8 +39,8 @@ def fit_until(recipe: Recipe, out: Path, moment: str, epoch: int = 1, batch: int
     Args:
         recipe: What to train.
         out: The run folder.
-        moment: "step" (before the optimiser's), "writing" (in the middle of a state), "validated", "saved" (right
-            after the state of an epoch), "finishing" or "" for never.
+        moment: "step" (before the optimiser's), "writing" (in the middle of a state), "validating", "validated",
+            "saved" (right after the state of an epoch), "finishing" or "" for never.
         epoch: In which epoch.
         batch: At which batch, for "step" and "writing".
     """
@@ -80,6 +80,8 @@ def _fit(recipe: Recipe, out: Path, moment: str, epoch: int, batch: int) -> None
         die_in(Task, "training_step", lambda task, _, i: (task.current_epoch, i) == (epoch, batch))
     elif moment == "writing":
         _die_while_writing(patch, after=3 * epoch + batch)
+    elif moment == "validating":
+        die_in(Task, "validation_step", lambda task, _, i: (task.current_epoch, i) == (epoch, batch))
     elif moment == "validated":
         die_in(callbacks.Keeper, "on_train_epoch_end", lambda self, trainer, _: trainer.current_epoch == epoch)
     elif moment == "saved":

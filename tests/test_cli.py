@@ -53,7 +53,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     ("words", "message"),
     [
         (["trian"], "no command 'trian'; did you mean train?"),
-        (["train"], "which recipe? One of digits, mnist, folder"),
+        (["train"], "which recipe? One of digits, mnist, emoji, folder"),
         (["train", "digit"], "no recipe 'digit'; did you mean digits?"),
         (["train", "digits", "--optim.lrr", "3"], "unknown flag --optim.lrr; did you mean --optim.lr?"),
         (["train", "digits", "--ouch", "3"], "unknown flag --ouch"),
@@ -64,6 +64,14 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["predict", "nowhere", "x.png"], "nowhere is not a run folder"),
         (["predict", "nowhere"], "FILE"),
         (["evaluate", "x", "--split", "all"], "invalid choice: 'all'"),
+        (["pack", "x"], "the following arguments are required: OUT"),
+        (["pack", "nowhere", "out"], "nowhere is not a folder"),
+        (["pack", "x", "y", "--shard-size", "large"], "'large' is not a size such as 256MB"),
+        (["pack", "x", "y", "--modality", "smell"], "invalid choice: 'smell'"),
+        (
+            ["train", "folder", "--data.source", "shards", "--data", "nowhere"],
+            "nowhere does not exist; expected a folder",
+        ),
         (["demo", "--epochs", "many"], "invalid int value: 'many'"),
     ],
 )
@@ -96,6 +104,27 @@ def test_train_evaluate_predict(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
     assert "never overwritten" in complaint(words, capsys)
     assert "the data have 3 classes" in complaint([*words, "--model.num_classes", "4"], capsys)
+
+
+def test_pack_then_train_and_evaluate(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    data, shards, run = write_tree(tmp_path / "data", count=8), str(tmp_path / "shards"), str(tmp_path / "run")
+    assert main(["pack", str(data), shards, "--shard-size", "0.1GB", "--samples", "10"]) == 0
+    out = capsys.readouterr().out
+    assert "  all    25 samples, 3 shards, 0.1 MB" in out
+    assert f"train with --data.source shards --data {shards}" in out
+    assert "packing never overwrites" in complaint(["pack", str(data), shards], capsys)
+
+    tiny_recipe(tmp_path / "elsewhere").save(tmp_path / "tiny.yaml")
+    words = ["train", str(tmp_path / "tiny.yaml"), "--optim.epochs", "3", "--out", run]
+    window = ["--data.window", "2"]
+    assert "which only data.source shards has a use for" in complaint([*words, "--data", str(data), *window], capsys)
+    assert main([*words, "--data.source", "shards", "--data", shards, *window]) == 0
+    assert "test: top-1" in capsys.readouterr().out
+    assert main(["evaluate", run, "--data", f"{shards}/manifest.json"]) == 0
+    assert "not the one that" not in caplog.text, "the same samples, named in another way"
+    assert main(["predict", run, str(data / "red" / "00.png")]) == 0
 
 
 def test_info_shows_computed_beside_printed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ import argparse
 import inspect
 import json
 import logging
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -87,10 +88,14 @@ def train(words: list[str]) -> None:
     parser.add_argument("--data", metavar="PATH", help="where the samples lie; short for --data.path PATH")
     parser.add_argument("--out", metavar="DIR", type=Path, help="the run folder; an unfinished run in it goes on")
     parser.add_argument("--resume", action="store_true", help="go on with the last run of this recipe under runs/")
+    parser.add_argument("--dry-run", action="store_true", help="tell what the training will take, and do nothing")
+    parser.add_argument(
+        "--tflops", metavar="X", type=float, help="with --dry-run: what each device sustains, for hours"
+    )
     if not words or words[0].startswith("-"):
         parser.parse_args(words)  # --help leaves here
         parser.error(f"which recipe? One of {', '.join(RECIPES)}, or the config.yaml of a run")
-    recipe = find_recipe(words[0])
+    original = recipe = find_recipe(words[0])
     if "-h" in words or "--help" in words:
         say(parser.format_help())
         if words[0] in RECIPES:
@@ -101,6 +106,11 @@ def train(words: list[str]) -> None:
     if options.data:
         flags += ["--data.path", options.data]
     recipe = recipe.override(flags)
+    if options.dry_run:
+        _tell_plan(recipe, original, options.tflops)
+        return
+    if options.tflops is not None:
+        parser.error("--tflops belongs to --dry-run")
 
     from unireplknet.training.processes import is_first
     from unireplknet.training.run import fit, last_folder
@@ -112,6 +122,17 @@ def train(words: list[str]) -> None:
         return
     say(f"{run.path}: epoch {run.results['best_epoch']} did best on the val split")
     _report(run)
+
+
+def _tell_plan(recipe: Any, original: Any, tflops: float | None) -> None:
+    from unireplknet.recipes import SAMPLES
+    from unireplknet.training.plan import describe, make_plan
+
+    if tflops is not None and tflops <= 0:
+        raise UserError(f"--tflops is {tflops:g}; expected more than 0")
+    say(f"plan of {recipe.name}; nothing is trained or written")
+    for line in describe(make_plan(recipe, SAMPLES.get(recipe.name)), original, tflops):
+        say(line)
 
 
 def evaluate(words: list[str]) -> None:
@@ -197,6 +218,39 @@ def _predict_series(run: Any, files: list[str], form: str) -> None:
         say(f"{p.file}  " + (p.problem or f"{p.table}, {p.picture}"))
 
 
+def pack(words: list[str]) -> None:
+    """Pack a folder, one folder a class, into tar files (WebDataset shards) with checksums, to train from."""
+    from unireplknet.modalities import MODALITIES
+
+    parser = _Parser("pack", _first_line(pack))
+    parser.add_argument("folder", metavar="FOLDER", help="FOLDER/CLASS/FILE, or FOLDER/{train,val,test}/CLASS/FILE")
+    parser.add_argument("out", metavar="OUT", help="the folder to make; it must not exist")
+    parser.add_argument("--modality", choices=MODALITIES, default="image", help="whose files to pack; default: image")
+    parser.add_argument(
+        "--shard-size", type=_parse_size, default="256MB", help="largest size, such as 1GB; default: 256MB"
+    )
+    parser.add_argument("--samples", type=int, default=0, help="largest number of samples a shard; default: any")
+    options = parser.parse_args(words)
+
+    from unireplknet.modalities.packing import pack as pack_folder
+
+    extensions = MODALITIES[options.modality][0].extensions
+    manifest = pack_folder(options.folder, options.out, extensions, options.shard_size, options.samples)
+    for split in dict.fromkeys(shard.split for shard in manifest.shards):
+        shards = [shard for shard in manifest.shards if shard.split == split]
+        size = sum(shard.bytes for shard in shards) / 1e6
+        say(f"  {split:5}  {sum(shard.samples for shard in shards)} samples, {len(shards)} shards, {size:.1f} MB")
+    say(f"written: {options.out}; train with --data.source shards --data {options.out}")
+
+
+def _parse_size(text: str) -> int:
+    """Bytes of a size such as 256MB."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMG]?)B?", text.upper())
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 256MB")
+    return int(float(match[1]) * 1000 ** " KMG".index(match[2] or " "))
+
+
 def info(words: list[str]) -> None:
     """Show the variants' parameters and cost, computed and as the paper prints them."""
     parser = _Parser("info", _first_line(info))
@@ -253,7 +307,7 @@ def demo(words: list[str]) -> None:
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
-    command.__name__: command for command in (demo, train, evaluate, predict, info, doctor)
+    command.__name__: command for command in (demo, pack, train, evaluate, predict, info, doctor)
 }
 
 

@@ -103,6 +103,25 @@ def test_test_split_is_sklearns_and_does_not_depend_on_val_fraction() -> None:
         assert split_data(data, fraction, 0.25, 0).splits["test"].items == expected.tolist()
 
 
+@given(st.integers(0, 2**31), st.lists(st.integers(1, 5), min_size=24, max_size=40))
+def test_groups_stay_together_and_no_sample_is_lost(seed: int, sizes: list[int]) -> None:
+    groups = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(sizes)), sizes))
+    data = Labelled(("0", "1"), {"all": Split(list(range(len(groups))), groups % 2, groups)})
+    splits = split_data(data, 0.3, 0.25, seed).splits
+    found = [set(split.groups.tolist()) for split in splits.values()]
+    assert sum(map(len, found)) == len(set.union(*found)) == len(sizes)
+    assert sorted(i for split in splits.values() for i in split.items) == list(range(len(groups)))
+    for split in splits.values():
+        assert (split.groups == groups[split.items]).all()
+        assert (split.labels == split.groups % 2).all()
+
+
+def test_groups_are_counted_where_there_are_groups() -> None:
+    data = Labelled(("0", "1"), {"all": Split([0, 1, 2, 3], np.array([0, 0, 1, 1]), np.array([0, 1, 2, 2]))})
+    with pytest.raises(UserError, match=r"class '1' has 1 group\(s\): at least 2 are needed"):
+        split_data(data, 0.2, 0.5, 0)
+
+
 @pytest.mark.parametrize(
     ("counts", "fraction", "message"),
     [

@@ -120,6 +120,26 @@ def test_translation_moves_content_by_at_most_its_part_and_brings_in_the_fill() 
     assert all(2 <= row <= 6 and 2 <= column <= 6 for row, column in positions)
 
 
+@pytest.mark.parametrize("policy", ["rand-m10-n12-inc1", "v0"])
+def test_policies_take_their_strongest_level(policy: str) -> None:
+    augment = ImageAugment(policy=policy).bind(COLOUR)
+    image = Image.fromarray(np.repeat(RAMP[..., None], 3, 2))
+    for _ in range(60):
+        assert augment(image).shape == (3, 8, 8)
+
+
+def test_posterizing_to_no_bits_leaves_black() -> None:
+    [posterize] = [
+        operation
+        for operation in ImageAugment(policy="rand-m10-inc1").bind(COLOUR).transforms[2].ops
+        if "Posterize" in operation.name
+    ]
+    posterize.prob = 1
+    assert np.asarray(posterize(Image.new("RGB", (2, 2), "white"))).max() == 0
+    posterize.magnitude = 0  # four bits
+    assert np.asarray(posterize(Image.new("RGB", (2, 2), "white"))).tolist() == [[[240] * 3] * 2] * 2
+
+
 def test_inconsistent_settings_are_named() -> None:
     with pytest.raises(UserError, match=r"input.channels is 2; images have 1, 3 or 4"):
         ImageInput(channels=2)

@@ -15,7 +15,6 @@ from unireplknet.nn.batch_stats import SyncBatchNorm2d, frozen_statistics, synch
 from .helpers import randomise, relative_error
 
 pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="this PyTorch was built without gloo")
-SPLIT = (2, 3)  # uneven on purpose
 
 
 def network() -> nn.Module:
@@ -25,7 +24,7 @@ def network() -> nn.Module:
 
 def batch() -> Tensor:
     g = torch.Generator().manual_seed(5)
-    return torch.randn(sum(SPLIT), 2, 9, 7, generator=g, dtype=torch.float64)
+    return torch.randn(5, 2, 9, 7, generator=g, dtype=torch.float64)
 
 
 def run(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
@@ -37,19 +36,19 @@ def run(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
     return {"output": y.detach(), "grad input": x.grad, **grads, **dict(model.named_buffers())}
 
 
-def worker(rank: int, folder: str, fixed: bool) -> None:
+def worker(rank: int, folder: str, split: tuple[int, int], fixed: bool) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=(Path(folder) / "rendezvous").as_uri(), rank=rank, world_size=2)
     model = synchronise_batch_norms(network())
     if fixed:
         model.eval()
-    torch.save(run(model, batch().split(SPLIT)[rank]), Path(folder) / f"{rank}.pt")
+    torch.save(run(model, batch().split(split)[rank]), Path(folder) / f"{rank}.pt")
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize("fixed", [False, True])
-def test_two_processes_equal_one(tmp_path: Path, fixed: bool) -> None:
-    mp.spawn(worker, (str(tmp_path), fixed), nprocs=2)
+@pytest.mark.parametrize(("split", "fixed"), [((2, 3), False), ((5, 0), False), ((2, 3), True)])  # uneven on purpose
+def test_two_processes_equal_one(tmp_path: Path, split: tuple[int, int], fixed: bool) -> None:
+    mp.spawn(worker, (str(tmp_path), split, fixed), nprocs=2)
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     model = network()
     if fixed:
@@ -74,6 +73,17 @@ def test_without_processes_it_is_batch_norm() -> None:
     for (name, a), b in zip(run(plain, x).items(), run(synchronised, x).values(), strict=True):
         assert (a - b).abs().max() < 1e-12 * max(1.0, b.abs().max().item()), name
     assert relative_error(plain.eval()(x), synchronised.eval()(x)) < 1e-13
+
+
+def test_no_samples_give_no_gradient_and_leave_the_statistics_alone() -> None:
+    model = network()
+    before = copy.deepcopy(dict(model.named_buffers()))
+    after = run(model, batch()[:0])
+    for name, value in after.items():
+        if name.startswith("grad "):
+            assert (value == 0).all(), name
+        elif "running" in name:
+            assert torch.equal(value, before[name]), name
 
 
 def test_synchronised_model_merges() -> None:

@@ -4,8 +4,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.utils.flop_counter import FlopCounterMode
 
-from unireplknet.nn import UniRepLKBlock
+from unireplknet.nn import UniRepLKBlock, feedforward
 from unireplknet.nn.feedforward import feed_forward, pointwise
 
 from . import definition
@@ -133,3 +135,55 @@ def test_pointwise_is_a_linear_layer() -> None:
     x, w, b = torch.randn(2, 3, 5, 4), torch.randn(7, 3), torch.randn(7)
     expected = F.linear(x.permute(0, 2, 3, 1).double(), w.double(), b.double()).permute(0, 3, 1, 2)
     assert relative_error(pointwise(x, w, b), expected) < 1e-6
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_inference_in_parts_is_the_same(
+    dtype: torch.dtype, channels_last: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = arguments((5, 6, 7, 3), dtype, True, channels_last)
+    exact = defined(*(None if v is None else v.double() for v in values))
+    for size in (1, 2 * 24 * 7 * 3 * 4, 1 << 30):
+        monkeypatch.setattr(feedforward, "CACHE_BYTES", size)
+        with torch.inference_mode():
+            y = feed_forward(*values, 1e-6)
+        assert y.shape == exact.shape
+        assert y.dtype == dtype
+        assert relative_error(y, exact) < (1e-6 if dtype == torch.float32 else 1e-2)
+
+
+def test_inference_of_an_empty_batch() -> None:
+    values = arguments((0, 3, 5, 4), torch.float32, True)
+    with torch.no_grad():
+        assert feed_forward(*values, 1e-6).shape == (0, 3, 5, 4)
+
+
+def test_counters_see_the_layers_of_inference() -> None:
+    values = arguments((2, 3, 5, 4), torch.float32, True)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        feed_forward(*values, 1e-6)
+    assert counter.get_total_flops() == 2 * 2 * (2 * 5 * 4) * 3 * 12
+
+
+def test_inference_under_autocast_computes_as_the_plain_layers_do() -> None:
+    values = arguments((2, 6, 5, 4), torch.float32, True)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        y = feed_forward(*values, 1e-6)
+        g = F.gelu(pointwise(*values[:3]))
+        expected = pointwise(feedforward.global_response_norm(g, values[3], None, 1e-6), *values[5:])
+    assert y.dtype == torch.bfloat16
+    assert torch.equal(y, expected)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:FutureWarning")  # PyTorch's own, on the way
+def test_forward_mode_derivatives_of_a_frozen_layer() -> None:
+    values = [v.detach() if v is not None else None for v in arguments((2, 3, 4, 3), torch.float32, True)]
+    tangent = torch.randn_like(values[0])
+    with forward_ad.dual_level():
+        x = forward_ad.make_dual(values[0], tangent)
+        got = forward_ad.unpack_dual(feed_forward(x, *values[1:], 1e-6)).tangent
+    double = [None if v is None else v.double() for v in values]
+    _, expected = torch.func.jvp(lambda x: defined(x, *double[1:]), (double[0],), (tangent.double(),))
+    assert got is not None
+    assert relative_error(got, expected) < 1e-5

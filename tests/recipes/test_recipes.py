@@ -14,7 +14,7 @@ def test_docstrings_say_what_a_newcomer_asks(name: str) -> None:
         assert word in doc
 
 
-@pytest.mark.parametrize("name", ["digits", "mnist", "folder"])  # test_imagenet.py has the large ones
+@pytest.mark.parametrize("name", ["digits", "mnist", "emoji", "folder"])  # test_imagenet.py has the large ones
 def test_the_network_can_be_built_and_takes_the_map(name: str) -> None:
     import torch
 
@@ -34,7 +34,8 @@ def test_wrong_names_suggest_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no recipe 'digit'; did you mean digits?"):
         find_recipe("digit")
     with pytest.raises(
-        UserError, match=r"no recipe 'x'; there are digits, mnist, folder, in1k_a, .*, or the config.yaml of a run"
+        UserError,
+        match=r"no recipe 'x'; there are digits, mnist, emoji, .*, in1k_a, .*, or the config.yaml of a run",
     ):
         find_recipe("x")
     with pytest.raises(UserError, match=r"is not the config.yaml of a run"):

@@ -16,6 +16,8 @@ from tests.killing import fit_until, random_recipe
 from tests.runs import tiny_recipe, write_tree
 from unireplknet.cli import main
 from unireplknet.errors import Stopped, UserError
+from unireplknet.modalities.image import ImageInput
+from unireplknet.modalities.packing import pack
 from unireplknet.training.checkpoint import DAMAGED, LAST, PREVIOUS, SECTION, find_state
 from unireplknet.training.run import Run, fit, last_folder, new_folder
 from unireplknet.training.task import Classification
@@ -40,7 +42,7 @@ def outcome(run: Run) -> dict[str, Any]:
     """All that a run comes to, except times."""
     state = torch.load(run.path / LAST, weights_only=True)
     with (run.path / "metrics.csv").open(newline="") as file:
-        rows = [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+        rows = [{k: v for k, v in row.items() if k not in ("seconds", "img/s")} for row in csv.DictReader(file)]
     return {
         "rows": rows,
         "weights": state["current_model_state"],
@@ -76,6 +78,7 @@ def assert_same(one: Any, other: Any) -> None:
         ("step", 0.0, 1),
         ("step", 60.0, 0),
         ("writing", 0.0, 0),
+        ("validating", 0.0, 0),
         ("validated", 0.0, 0),
         ("saved", 0.0, 0),
         pytest.param("saved", 0.0, 1, marks=pytest.mark.slow),
@@ -92,6 +95,16 @@ def test_killed_and_continued_is_never_interrupted(
     assert not run.finished
     fit(recipe, run.path)
     assert_same(outcome(run), outcome(whole))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_shards_go_on_as_files_do(workers: int, data: Path, tmp_path: Path) -> None:
+    pack(data, tmp_path / "shards", ImageInput.extensions, samples=9)
+    recipe = random_recipe(tmp_path / "shards", workers)
+    recipe.data.source, recipe.data.window = "shards", 2
+    assert fit_until(recipe, tmp_path / "run", "step", epoch=2, batch=1) != 0
+    recipe.data.workers = 0
+    assert_same(outcome(fit(recipe, tmp_path / "run")), outcome(fit(recipe, tmp_path / "whole")))
 
 
 def test_killed_again_and_again(data: Path, whole: Run, tmp_path: Path) -> None:
@@ -151,6 +164,33 @@ def test_a_signal_in_the_last_step_of_an_epoch(data: Path, tmp_path: Path, monke
     state = find_state(tmp_path / "run", random_recipe(data).settings())
     assert state is not None
     assert (state.epoch, state.batch) == (2, 0)
+
+
+@posix
+@pytest.mark.parametrize("what", ["SIGTERM", "KeyboardInterrupt", "OSError"])
+def test_the_end_in_the_middle_of_validation(
+    what: str, data: Path, whole: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the weights and their average have changed places no state may be saved."""
+    validation_step = Classification.validation_step
+
+    def end(self: Classification, batch: Any, batch_idx: int) -> None:
+        if (self.current_epoch, batch_idx) == (2, 1):
+            if what == "SIGTERM":
+                signal.raise_signal(signal.SIGTERM)
+            else:
+                raise {"KeyboardInterrupt": KeyboardInterrupt, "OSError": OSError}[what]
+        validation_step(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Classification, "validation_step", end)
+        with pytest.raises((Stopped, KeyboardInterrupt, OSError)):
+            fit(random_recipe(data), tmp_path / "run")
+    state = find_state(tmp_path / "run", random_recipe(data).settings())
+    assert state is not None
+    assert (state.epoch, state.batch) == ((3, 0) if what == "SIGTERM" else (2, 2))
+    fit(random_recipe(data), tmp_path / "run")
+    assert_same(outcome(Run(tmp_path / "run")), outcome(whole))
 
 
 @posix

@@ -73,6 +73,18 @@ def test_last_checkpoint_differs_from_the_average(trained: Run) -> None:
     assert any(not torch.equal(v, state["current_model_state"][k]) for k, v in state["state_dict"].items())
 
 
+def test_validation_does_not_round_the_weights(tmp_path: Path) -> None:
+    """The weights lie in the average's place meanwhile, which has to have room for their digits."""
+    recipe = tiny_recipe(write_tree(tmp_path / "data", count=8), epochs=1)
+    recipe.trainer.precision = "64-true"
+    fit(recipe, tmp_path / "run")
+    state = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)
+    for name in ("state_dict", "current_model_state"):
+        weight = state[name]["model.head.fc.weight"]
+        assert weight.dtype == torch.float64
+        assert not torch.equal(weight, weight.float().double())
+
+
 def test_the_unreadable_file_is_named_once_and_training_goes_on(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -12,9 +12,11 @@ from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
 
+from unireplknet.modalities.emoji import load_emoji
 from unireplknet.modalities.folder import Labelled, load_folder
 from unireplknet.modalities.image import ImageAugment, ImageInput, load_digits, load_mnist
 from unireplknet.modalities.series import SeriesAugment, SeriesInput, load_series, load_ts
+from unireplknet.modalities.shards import load_shards
 from unireplknet.modalities.windows import Windowed
 
 
@@ -25,7 +27,7 @@ class Input(Protocol):
     channels: int
 
     def read(self, item: Any) -> Any:
-        """Read a file or an in-memory item as a raw sample."""
+        """Read a file (a path, or an open :class:`MemberFile` of an archive) or an array as a raw sample."""
 
     def to_map(self, raw: Any) -> Tensor:
         """The (channels, H, W) map of a raw sample, for evaluation."""
@@ -45,7 +47,9 @@ MODALITIES: dict[str, tuple[type[Input], type[Augment]]] = {
 
 SOURCES: dict[str, Callable[[Path, Any], Labelled | Windowed]] = {
     "folder": lambda path, inputs: load_folder(path, inputs.extensions),
+    "shards": lambda path, inputs: load_shards(path, inputs.extensions),
     "digits": lambda path, inputs: load_digits(),
+    "emoji": lambda path, inputs: load_emoji(path),
     "mnist": lambda path, inputs: load_mnist(path),
     "series": load_series,
     "ts": lambda path, inputs: load_ts(path),

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from unireplknet.errors import UserError
+from unireplknet.modalities.member import Member, Members
 from unireplknet.randomness import random_state
 
 SPLITS = ("train", "val", "test")
@@ -24,19 +25,24 @@ class Split:
     """Labelled samples that have not been read yet.
 
     Attributes:
-        items: One file or in-memory array a sample.
+        items: One file, member of an archive, or in-memory array a sample.
         labels: Class index of each sample, int64, shape (N,).
+        groups: What each sample is a variant of, shape (N,): equal ones stay together when the split is divided. None
+            where every sample stands alone.
     """
 
     items: Sequence[Any]
     labels: np.ndarray
+    groups: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def take(self, indices: np.ndarray) -> Split:
         """The samples at ``indices``, in that order."""
-        return Split([self.items[i] for i in indices], self.labels[indices])
+        items = self.items
+        taken = items.take(indices) if isinstance(items, Members) else [items[i] for i in indices]
+        return Split(taken, self.labels[indices], None if self.groups is None else self.groups[indices])
 
     def label(self, index: int) -> Tensor:
         """What is to be learnt of a sample."""
@@ -45,14 +51,15 @@ class Split:
     def name(self, index: int) -> str:
         """What to call a sample in a message: its path, or its number where it has none."""
         item = self.items[index]
-        return str(item) if isinstance(item, Path) else f"sample {index}"
+        return str(item) if isinstance(item, Path | Member) else f"sample {index}"
 
     def fingerprint(self) -> str:
         """A short hash of which samples these are, to notice that a split has changed since a run."""
         digest = hashlib.sha256(np.ascontiguousarray(self.labels).tobytes())
         for item in self.items:
             # Names relative to the class folder: a tree that was moved as a whole is still the same data.
-            digest.update(item.name.encode() if isinstance(item, Path) else np.ascontiguousarray(item).tobytes())
+            named = isinstance(item, Path | Member)
+            digest.update(item.name.encode() if named else np.ascontiguousarray(item).tobytes())
         return digest.hexdigest()[:16]
 
 
@@ -144,8 +151,9 @@ def _load_split(folder: Path, classes: Sequence[str], extensions: Sequence[str],
 def split_data(data: Labelled, val_fraction: float, test_fraction: float, seed: int) -> Labelled:
     """Give every data set a train and a val split, and a test split unless its own split leaves it out.
 
-    Stratified by class. Test is taken from the whole where the source has no split; val is always taken from what is
-    left for training, so that choosing an epoch never looks at the test samples.
+    Stratified by class, by the number of groups where there are groups, which are not divided. Test is taken from the
+    whole where the source has no split; val is always taken from what is left for training, so that choosing an epoch
+    never looks at the test samples.
 
     Args:
         data: The source as loaded.
@@ -172,19 +180,31 @@ def _divide(split: Split, fraction: float, seed: int, classes: Sequence[str], na
 
     if not 0 < fraction < 1:
         raise UserError(f"data.{name}_fraction is {fraction}; expected a number between 0 and 1")
-    counts = np.bincount(split.labels, minlength=len(classes))
+    noun = "sample" if split.groups is None else "group"
+    groups = np.arange(len(split)) if split.groups is None else split.groups
+    _, first, member = np.unique(groups, return_index=True, return_inverse=True)
+    labels = split.labels[first]
+    counts = np.bincount(labels, minlength=len(classes))
     if counts.min() < 2:
         small = classes[int(counts.argmin())]
         raise UserError(
-            f"class {small!r} has {counts.min()} sample(s): at least 2 are needed to set some aside for {name}"
+            f"class {small!r} has {counts.min()} {noun}(s): at least 2 are needed to set some aside for {name}"
         )
-    if min(fraction, 1 - fraction) * len(split) < len(classes):
+    if min(fraction, 1 - fraction) * len(labels) < len(classes):
         raise UserError(
-            f"data.{name}_fraction {fraction} of {len(split)} samples leaves fewer than one a class"
-            f" ({len(classes)} classes); raise it to {len(classes) / len(split):.2g} or more"
+            f"data.{name}_fraction {fraction} of {len(labels)} {noun}s leaves fewer than one a class"
+            f" ({len(classes)} classes); raise it to {len(classes) / len(labels):.2g} or more"
         )
-    kept, taken = train_test_split(np.arange(len(split)), test_size=fraction, stratify=split.labels, random_state=seed)
-    return split.take(kept), split.take(taken)
+    kept, taken = train_test_split(np.arange(len(labels)), test_size=fraction, stratify=labels, random_state=seed)
+    return split.take(_samples_of(kept, member)), split.take(_samples_of(taken, member))
+
+
+def _samples_of(groups: np.ndarray, member: np.ndarray) -> np.ndarray:
+    """Indices of the samples of some groups, in the order of the groups; ``member`` is the group of each sample."""
+    rank = np.full(member.max() + 1, -1)
+    rank[groups] = np.arange(len(groups))
+    ranks = rank[member]
+    return np.argsort(ranks, kind="stable")[np.count_nonzero(ranks < 0) :]
 
 
 class Samples(Protocol):
@@ -259,7 +279,7 @@ class MapDataset(Dataset[Sample]):
 
     Args:
         split: The samples.
-        read: Turns an item of the split into a raw sample.
+        read: Turns an item of the split into a raw sample; of a member of an archive it gets the open file.
         to_map: Turns a raw sample into a (C, H, W) tensor; may draw random numbers.
         seed: Seed of the random numbers.
     """
@@ -278,7 +298,8 @@ class MapDataset(Dataset[Sample]):
     def __getitem__(self, draw: Draw) -> Sample:
         label = self.split.label(draw.index)
         try:
-            raw = self.read(self.split.items[draw.index])
+            item = self.split.items[draw.index]
+            raw = self.read(item.open() if isinstance(item, Member) else item)
         except Exception as error:  # decoders raise anything; one bad file must not end a run
             return Sample(None, label, draw.index, f"{self.split.name(draw.index)}: {error}")
         with random_state(self.seed, draw.epoch, draw.index):
@@ -294,17 +315,29 @@ class EpochSampler(Sampler[Draw]):
         seed: Seed of the permutation.
         whole: Leave out the last samples so that the rest is a multiple of this, unless there are fewer: a last batch
             of a few samples would give poor batch statistics.
+        archives: Number of the archive that each sample lies in, shape (length,), to read few of them at a time.
+        window: Archives that are mixed with one another before the next ones follow; 0 mixes all.
         rank: Number of the process.
         world: Number of processes. Together they take the same samples in the same steps as one process would.
     """
 
     def __init__(
-        self, length: int, shuffle: bool, seed: int = 0, whole: int = 1, rank: int = 0, world: int = 1
+        self,
+        length: int,
+        shuffle: bool,
+        seed: int = 0,
+        whole: int = 1,
+        archives: np.ndarray | None = None,
+        window: int = 0,
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
         self.length = length
         self.used = length - length % whole if length >= whole else length
         self.shuffle = shuffle
         self.seed = seed
+        self.archives = archives
+        self.window = window
         self.rank = rank
         self.world = world
         self.epoch = 0
@@ -331,7 +364,11 @@ class EpochSampler(Sampler[Draw]):
         epoch = self.epoch  # loader workers ask ahead, and the epoch may be set in the meantime
         order = np.arange(self.length)
         if self.shuffle:
-            np.random.default_rng((self.seed, epoch)).shuffle(order)
+            generator = np.random.default_rng((self.seed, epoch))
+            generator.shuffle(order)
+            if self.window and self.archives is not None:
+                places = generator.permutation(int(self.archives.max(initial=0)) + 1)
+                order = order[np.argsort(places[self.archives[order]] // self.window, kind="stable")]
         interrupted, samples = self._resumed
         done = samples if interrupted == epoch else 0
         return (Draw(epoch, int(index)) for index in order[: self.used][self.rank :: self.world][done:])

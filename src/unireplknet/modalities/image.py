@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, BinaryIO, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -65,7 +65,7 @@ class ImageInput:
                 count = len(getattr(self, name))
                 raise UserError(f"input.{name} has {count} numbers, input.channels is {self.channels}")
 
-    def read(self, item: Path | np.ndarray) -> Image.Image:
+    def read(self, item: Path | BinaryIO | np.ndarray) -> Image.Image:
         """Open a file, or wrap an 8-bit grey array of shape (H, W), as an image with the wanted channels."""
         if isinstance(item, np.ndarray):
             return Image.fromarray(item).convert(MODES[self.channels])
@@ -188,12 +188,33 @@ class ImageAugment:
         if self.brightness:
             steps.append(v2.ColorJitter(self.brightness, self.brightness))
         if self.policy:
-            from timm.data.auto_augment import auto_augment_transform, rand_augment_transform
-
-            build = rand_augment_transform if self.policy.startswith("rand") else auto_augment_transform
-            grey = tuple(round(255 * m) for m in inputs.mean)
-            steps.append(build(self.policy, {"translate_const": round(inputs.size * 0.45), "img_mean": grey}))
+            steps.append(_policy(self.policy, inputs))
         return steps
+
+
+def _policy(name: str, inputs: ImageInput) -> Callable[[Image.Image], Image.Image]:
+    """A policy of timm's, by its name there."""
+    from timm.data import auto_augment as timm_policies
+
+    grey = tuple(round(255 * m) for m in inputs.mean)
+    settings = {"translate_const": round(inputs.size * 0.45), "img_mean": grey}
+    if name.startswith("rand"):
+        policy = timm_policies.rand_augment_transform(name, settings)
+        operations = policy.ops
+    else:
+        policy = timm_policies.auto_augment_transform(name, settings)
+        operations = [operation for choice in policy.policy for operation in choice]
+    for operation in operations:
+        if operation.aug_fn is timm_policies.posterize:
+            operation.aug_fn = _posterize
+    return policy
+
+
+def _posterize(image: Image.Image, bits: int, **_: Any) -> Image.Image:
+    """Keep the highest bits of each channel; timm's strongest level keeps 0, which Pillow no longer takes: black."""
+    if bits >= 8:
+        return image
+    return ImageOps.posterize(image, bits) if bits > 0 else Image.new(image.mode, image.size)
 
 
 def load_digits() -> Labelled:

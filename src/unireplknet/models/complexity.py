@@ -42,6 +42,19 @@ def _uncounted(model: UniRepLKNet) -> int:
     return sum(count_params(layer) for layer in layers)
 
 
+def count_macs(model: nn.Module, shape: tuple[int, int, int]) -> int:
+    """Multiply-accumulates of a network's convolutions and matrix products for one map, forward only.
+
+    Args:
+        model: A network on the meta device. In training mode parallel branches are computed, otherwise their merge.
+        shape: Channels, height and width of the map.
+    """
+    dtype = next(model.parameters()).dtype
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.empty(2, *shape, dtype=dtype, device="meta"))  # two, for batch statistics of 1 x 1 maps
+    return counter.get_total_flops() // 4
+
+
 def complexity(row: Row, num_classes: int = 1000) -> Complexity:
     """Compute size and cost of a row of the paper, on the meta device: no memory, no arithmetic.
 
@@ -59,7 +72,6 @@ def complexity(row: Row, num_classes: int = 1000) -> Complexity:
         model = UniRepLKNet(num_classes=num_classes, **row.kwargs).eval()
         training_params = count_params(model)
         model.reparameterize()
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            model(torch.empty(1, 3, row.size, row.size))
     params = count_params(model)
-    return Complexity(training_params, params, params - _uncounted(model), counter.get_total_flops() // 2)
+    macs = count_macs(model, (3, row.size, row.size))
+    return Complexity(training_params, params, params - _uncounted(model), macs)

@@ -34,13 +34,15 @@ def batch_stats(y: Tensor, count: int, group: Group = None) -> tuple[Tensor, Ten
     Args:
         y: Map of shape (B, C, H, W).
         count: Values per channel, see :func:`batch_count`.
-        group: Processes whose maps are taken together.
+        group: Processes whose maps are taken together. One that has no sample takes part without weight.
 
     Returns:
         Mean and variance of shape (C,).
     """
     wide = torch.promote_types(y.dtype, torch.float32)
-    if y.device.type == "cpu" and not torch.compiler.is_compiling():
+    if not y.numel():
+        mean = variance = torch.zeros(y.shape[1], dtype=wide, device=y.device)
+    elif y.device.type == "cpu" and not torch.compiler.is_compiling():
         # What BatchNorm itself runs; var_mean takes ten times as long here. The dtype of the results is that of
         # the running statistics it is given to update by nothing.
         ignored = torch.zeros(y.shape[1], dtype=wide)
@@ -50,7 +52,7 @@ def batch_stats(y: Tensor, count: int, group: Group = None) -> tuple[Tensor, Ten
     if group is None:
         return mean, variance
     # Means first, then squares around the common mean: sums of squares would cancel.
-    share = y.numel() // y.shape[1] / count
+    share = y.numel() // y.shape[1] / max(1, count)
     common = mean * share
     dist.all_reduce(common, group=group)
     square = (variance + (mean - common) ** 2) * share
@@ -76,7 +78,7 @@ def batch_norm_backward(
         Gradients of the input, of gamma and of beta. The latter two are this process's own, as for any other
         parameter: averaging them over processes is the trainer's part.
     """
-    if group is None:
+    if group is None and y.numel():  # PyTorch's own divides by the count
         return torch.ops.aten.native_batch_norm_backward(
             grad, y, gamma, None, None, mean, rstd, True, 0.0, [True, True, True]
         )
@@ -86,8 +88,9 @@ def batch_norm_backward(
     dbeta = grad.to(wide).sum((0, 2, 3))
     dgamma = (grad.to(wide) * centred).sum((0, 2, 3)) * rstd
     sums = torch.stack([dbeta, dgamma])
-    dist.all_reduce(sums, group=group)
-    mean_grad, mean_dot = sums / count
+    if group is not None:
+        dist.all_reduce(sums, group=group)
+    mean_grad, mean_dot = sums / max(1, count)
     scale = gamma.to(wide) * rstd
     dy = (grad.to(wide) - mean_grad[shape] - centred * (rstd * mean_dot)[shape]) * scale[shape]
     return dy.to(grad.dtype), dgamma, dbeta
@@ -103,7 +106,7 @@ def update_statistics(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, coun
         variance: Biased batch variance, of shape (C,).
         count: Values per channel.
     """
-    if not norm.track_running_stats or norm.running_mean is None or norm.running_var is None:
+    if not count or not norm.track_running_stats or norm.running_mean is None or norm.running_var is None:
         return
     assert norm.num_batches_tracked is not None, "kept beside the running statistics"
     assert norm.momentum is not None, "the caller's part: a plain average takes the plain path"

@@ -3,7 +3,7 @@
 from typing import Any, Literal, TypeVar, cast, get_args
 
 import torch
-from timm.layers import DropPath, LayerNorm2d, SqueezeExcite, register_notrace_module
+from timm.layers import DropPath, LayerNorm2d, register_notrace_module
 from torch import Tensor, nn
 from torch.overrides import has_torch_function_unary
 
@@ -13,6 +13,7 @@ from unireplknet.nn.layers import (
     ConvBNReLU,
     DepthwiseConv2d,
     GlobalResponseNorm,
+    SqueezeExcite,
     fold_into,
     is_untouched,
     set_weight_and_bias,
@@ -129,7 +130,7 @@ class DilatedReparamConv(nn.Module):
         if all(branch.fixed for branch in branches):
             weight, bias = (merged.to(self.main.weight.dtype) for merged in self.merged_kernel())
             return depthwise_conv2d(x, weight, bias)
-        if all(branch.learning for branch in branches) and x.shape[0] * x.shape[2] * x.shape[3] > 1:
+        if all(branch.learning for branch in branches) and x.shape[0] * x.shape[2] * x.shape[3] != 1:
             convs = [branch.conv for branch in branches]
             norms = [branch.bn for branch in branches]
             return reparam_train(x, [conv.weight for conv in convs], [conv.dilation[0] for conv in convs], norms)

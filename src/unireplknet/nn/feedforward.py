@@ -4,16 +4,22 @@ The hidden maps are four times as wide as the block and dominate its memory. The
 layer's output alone and computes GELU and GRN again from it.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.autograd.function import once_differentiable
 from torch.overrides import handle_torch_function, has_torch_function
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from unireplknet.nn.precision import compute_dtype, without_autocast
+
+CACHE_BYTES = 2 << 20
+"""Size of the hidden maps that inference works on at a time on a CPU: about the cache of two cores."""
 
 
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -32,7 +38,9 @@ def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return F.conv2d(x, weight[:, :, None, None], bias)
 
 
-def global_response_norm(g: Tensor, gamma: Tensor, beta: Tensor | None, eps: float) -> Tensor:
+def global_response_norm(
+    g: Tensor, gamma: Tensor, beta: Tensor | None, eps: float, out: Tensor | None = None
+) -> Tensor:
     """Global Response Normalization of a map, statistics in float32 for half precision.
 
     Half-precision activations near 1e4 have spatial norms that half precision cannot hold, so the norms and
@@ -43,6 +51,7 @@ def global_response_norm(g: Tensor, gamma: Tensor, beta: Tensor | None, eps: flo
         gamma: Weight of shape (C,).
         beta: Bias of shape (C,), or None.
         eps: Added to the mean norm.
+        out: Where to write the result, which may be ``g``; by default a new map.
 
     Returns:
         Map of shape (B, C, H, W).
@@ -51,7 +60,7 @@ def global_response_norm(g: Tensor, gamma: Tensor, beta: Tensor | None, eps: flo
         ConvNeXt V2, section 3.
     """
     norm, mean = _grn_norms(g, eps)
-    return _rescale(g, _grn_scale(gamma, norm / mean), beta)
+    return _rescale(g, _grn_scale(gamma, norm / mean), beta, out)
 
 
 def _grn_norms(g: Tensor, eps: float) -> tuple[Tensor, Tensor]:
@@ -100,13 +109,61 @@ def feed_forward(
     if has_torch_function(tensors):
         return handle_torch_function(feed_forward, tensors, *tensors, eps)
     if torch.compiler.is_exporting() or not _needs_gradient(tensors):
-        g = global_response_norm(F.gelu(pointwise(x, weight1, bias1)), gamma, beta, eps)
-        return pointwise(g, weight2, bias2)
+        plain = _observed()
+
+        def infer(part: Tensor) -> Tensor:
+            g = F.gelu(pointwise(part, weight1, bias1)) if plain else _pointwise_gelu(part, weight1, bias1)
+            return pointwise(global_response_norm(g, gamma, beta, eps, None if plain else g), weight2, bias2)
+
+        parts = [infer(part) for part in ((x,) if plain else _parts(x, weight1.shape[0]))]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
     dtype = compute_dtype(x)
     x, weight1, bias1, weight2 = x.to(dtype), weight1.to(dtype), bias1.to(dtype), weight2.to(dtype)
     bias2 = None if bias2 is None else bias2.to(dtype)
     with without_autocast(x):
         return _FeedForward.apply(x, weight1, bias1, gamma, beta, weight2, bias2, eps)
+
+
+def _pointwise_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """GELU of a pointwise layer, in one oneDNN call where there is one: it is applied while the result is in cache."""
+    # Autocast does not look inside that call.
+    fusable = x.device.type == "cpu" and x.dtype == weight.dtype == compute_dtype(x) and x.dtype in _onednn_dtypes()
+    if not fusable or x.numel() == 0 or not torch.backends.mkldnn.enabled:
+        return F.gelu(pointwise(x, weight, bias))
+    ones = [1, 1]
+    kernel = weight[:, :, None, None]
+    return torch.ops.mkldnn._convolution_pointwise(x, kernel, bias, [0, 0], ones, ones, 1, "gelu", [], "none")
+
+
+@functools.cache
+def _onednn_dtypes() -> tuple[torch.dtype, ...]:
+    """What oneDNN's fused layers compute here: nothing on PyTorch builds without it."""
+    if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_convolution_pointwise"):
+        return ()
+    return (torch.float32, torch.bfloat16) if torch.ops.mkldnn._is_mkldnn_bf16_supported() else (torch.float32,)
+
+
+def _parts(x: Tensor, hidden: int) -> Sequence[Tensor]:
+    """The batch in parts whose hidden maps stay in a CPU's cache, since memory limits the passes over them."""
+    if x.device.type != "cpu":
+        return (x,)
+    sample = hidden * x.shape[2] * x.shape[3] * x.element_size()
+    return x.split(max(1, CACHE_BYTES // sample))
+
+
+def _observed() -> bool:
+    """Whether somebody follows the calls: a compiler, an exporter, forward-mode derivatives, a counter.
+
+    They get calls that they know.
+    """
+    return (
+        torch.compiler.is_compiling()
+        or torch.compiler.is_exporting()
+        or torch._C._get_tracing_state() is not None
+        or forward_ad._current_level >= 0
+        or torch._C._are_functorch_transforms_active()
+        or _get_current_dispatch_mode() is not None
+    )
 
 
 def _needs_gradient(tensors: Sequence[Tensor | None]) -> bool:

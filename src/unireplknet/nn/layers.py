@@ -1,6 +1,8 @@
 """Small layers that the block is made of."""
 
+import timm.layers
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unireplknet.nn.feedforward import global_response_norm
@@ -45,6 +47,27 @@ class DepthwiseConv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """Convolve x of shape (B, C, H, W)."""
         return depthwise_conv2d(x, self.weight, self.bias, self.dilation[0])
+
+
+class SqueezeExcite(timm.layers.SqueezeExcite):
+    """Channel attention, timm's, its two 1x1 convolutions computed as linear layers of the mean vector.
+
+    On maps of a single pixel a convolution and its gradients cost several times as much, mostly in call overhead.
+
+    Args:
+        channels: Channels C.
+        rd_channels: Channels between the two layers.
+        kwargs: As for timm's.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scale the channels of x of shape (B, C, H, W)."""
+        layers = ((self.fc1, nn.Conv2d), (self.bn, nn.Identity), (self.act, nn.ReLU), (self.fc2, nn.Conv2d))
+        if self.add_maxpool or not all(is_untouched(layer, kind) for layer, kind in layers):
+            return super().forward(x)
+        squeezed = F.relu(F.linear(x.mean((2, 3)), self.fc1.weight.flatten(1), self.fc1.bias))
+        gate = self.gate(F.linear(squeezed, self.fc2.weight.flatten(1), self.fc2.bias))
+        return x * gate[:, :, None, None]
 
 
 class GlobalResponseNorm(nn.Module):

@@ -33,7 +33,8 @@ def can_use(x: Tensor, weight: Tensor, dilation: int) -> str | None:
 def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> Tensor:
     """Differentiable "same" depthwise convolution; see `unireplknet.ops.depthwise_conv2d`."""
     height, width = weight.shape[2:]
-    if height <= 3 and width <= 3 and dilation == 1 and x.dtype != torch.float16:
+    small = 5 if x.shape[0] == 1 and _is_channels_last(x) else 3
+    if height <= small and width <= small and dilation == 1 and x.dtype != torch.float16:
         # oneDNN's own gradients are fast here, and the fewest steps around them decide.
         return F.conv2d(x, weight, bias, padding=(height // 2, width // 2), groups=weight.shape[0])
     if not _needs_gradient(x, weight, bias):

@@ -10,14 +10,18 @@ from pathlib import Path
 
 from unireplknet.errors import UserError
 from unireplknet.recipes import imagenet, series
-from unireplknet.recipes.small import digits, folder, mnist
+from unireplknet.recipes.small import MNIST, digits, emoji, folder, mnist
+from unireplknet.training.plan import Samples
 from unireplknet.training.recipe import Recipe, nearest
 
-__all__ = ["RECIPES", "find_recipe"]
+__all__ = ["RECIPES", "SAMPLES", "find_recipe"]
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
-    recipe.__name__: recipe for recipe in (digits, mnist, folder, *imagenet.ALL, *series.ALL)
+    recipe.__name__: recipe for recipe in (digits, mnist, emoji, folder, *imagenet.ALL, *series.ALL)
 }
+
+SAMPLES: dict[str, Samples] = {"mnist": MNIST, **imagenet.SAMPLES}
+"""Published sizes of the data of recipes, by which a training can be planned without them."""
 
 
 def find_recipe(name: str) -> Recipe:

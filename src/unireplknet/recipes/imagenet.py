@@ -7,10 +7,11 @@ scripts where it does not: https://github.com/AILab-CVC/UniRepLKNet. Their param
 Colour jitter, which the scripts name too, has no effect beside RandAugment. Arithmetic is float32, as theirs is unless
 asked otherwise; ``--trainer.precision bf16-mixed`` is faster on a GPU that has it.
 
-Hours are estimates, not measurements: images / speed, with the 6,642 images a second that the paper's table 18 gives
-for training S at 224 pixels on 8 A100, scaled to other sizes by the throughput of table 5 where it has one at the same
-resolution, otherwise by MACs, and to other numbers of devices linearly. An independent retraining of S in float32 on
-8 A800 took about four times as long (61 hours).
+Hours are estimates, not measurements: what ``--dry-run --tflops X`` says for the TFLOP/s that each recipe states. Those
+come from the 6,642 images a second that the paper's table 18 gives for training S at 224 pixels on 8 A100 (46 TFLOP/s
+each), scaled by the throughput of table 5 for the smaller ones, which keep a GPU less busy, and taken as they are for
+the larger ones and other resolutions. An independent retraining of S in float32 on 8 A800 took about four times as long
+(61 hours). ``--dry-run`` also tells the memory that a recipe wants of each device.
 
 None of these has been run by this project.
 """
@@ -18,7 +19,11 @@ None of these has been run by this project.
 from __future__ import annotations
 
 from unireplknet.modalities.image import ImageAugment, ImageInput
+from unireplknet.training.plan import Samples
 from unireplknet.training.recipe import Data, Model, Optim, Recipe, Trainer
+
+IN1K = Samples(classes=1000, splits={"train": 1_281_167, "val": 50_000})
+IN22K = Samples(classes=21_841, splits={"train": 14_197_122})
 
 RELEASED = "DingXiaoH/UniRepLKNet"
 """Hub repository of the authors' weights."""
@@ -29,7 +34,7 @@ def in1k_a() -> Recipe:
 
     Command: unireplknet train in1k_a --data PATH
     Hardware: 4 GPUs.
-    Time: about 7 h on 4 A100 (estimate).
+    Time: about 7 h on 4 A100 at 16 TFLOP/s each (estimate).
     Score: 77.0% top-1 (journal version, table 5). Not run.
     """
     return _scratch("a", mixup=0.3, cutmix=0.3, drop_path=0.0)
@@ -40,7 +45,7 @@ def in1k_f() -> Recipe:
 
     Command: unireplknet train in1k_f --data PATH
     Hardware: 4 GPUs.
-    Time: about 8 h on 4 A100 (estimate).
+    Time: about 8 h on 4 A100 at 19 TFLOP/s each (estimate).
     Score: 78.6% top-1 (journal version, table 5). Not run.
     """
     return _scratch("f", mixup=0.3, cutmix=0.3, drop_path=0.0)
@@ -51,7 +56,7 @@ def in1k_p() -> Recipe:
 
     Command: unireplknet train in1k_p --data PATH
     Hardware: 4 GPUs.
-    Time: about 10 h on 4 A100 (estimate).
+    Time: about 10 h on 4 A100 at 25 TFLOP/s each (estimate).
     Score: 80.2% top-1 (journal version, table 5). Not run.
     """
     return _scratch("p", mixup=0.3, cutmix=0.3, drop_path=0.1)
@@ -62,7 +67,7 @@ def in1k_n() -> Recipe:
 
     Command: unireplknet train in1k_n --data PATH
     Hardware: 4 GPUs.
-    Time: about 14 h on 4 A100 (estimate).
+    Time: about 14 h on 4 A100 at 32 TFLOP/s each (estimate).
     Score: 81.6% top-1 (journal version, table 5). Not run.
     """
     return _scratch("n", mixup=0.5, cutmix=0.5, drop_path=0.1)
@@ -73,7 +78,7 @@ def in1k_t() -> Recipe:
 
     Command: unireplknet train in1k_t --data PATH
     Hardware: 4 GPUs.
-    Time: about 23 h on 4 A100 (estimate).
+    Time: about 23 h on 4 A100 at 35 TFLOP/s each (estimate).
     Score: 83.2% top-1 (journal version, table 5). Not run.
     """
     return _scratch("t", mixup=0.8, cutmix=1.0, drop_path=0.2)
@@ -84,7 +89,7 @@ def in1k_s() -> Recipe:
 
     Command: unireplknet train in1k_s --data PATH
     Hardware: 8 GPUs.
-    Time: about 16 h on 8 A100 (estimate).
+    Time: about 16 h on 8 A100 at 46 TFLOP/s each (estimate).
     Score: 83.9% top-1 (journal version, table 5). Not run.
     """
     return _scratch("s", mixup=0.8, cutmix=1.0, drop_path=0.4, devices=8)
@@ -95,7 +100,7 @@ def in22k_s() -> Recipe:
 
     Command: unireplknet train in22k_s --data PATH
     Hardware: 8 GPUs.
-    Time: about 53 h on 8 A100 (estimate).
+    Time: about 53 h on 8 A100 at 46 TFLOP/s each (estimate).
     Score: none published for pretraining alone; see in1k384_s. Not run.
     """
     return _pretraining("s", drop_path=0.1)
@@ -106,7 +111,7 @@ def in22k_b() -> Recipe:
 
     Command: unireplknet train in22k_b --data PATH
     Hardware: 8 GPUs.
-    Time: about 94 h on 8 A100 (estimate).
+    Time: about 94 h on 8 A100 at 46 TFLOP/s each (estimate).
     Score: none published for pretraining alone; see in1k384_b. Not run.
     """
     return _pretraining("b", drop_path=0.1)
@@ -119,7 +124,7 @@ def in22k_l() -> Recipe:
 
     Command: unireplknet train in22k_l --data PATH
     Hardware: 8 GPUs.
-    Time: about 155 h on 8 A100 (estimate).
+    Time: about 153 h on 8 A100 at 46 TFLOP/s each (estimate).
     Score: none published for pretraining alone; see in1k384_l. Not run.
     """
     return _pretraining("l", drop_path=0.1, size=192, lr=1e-3)
@@ -132,7 +137,7 @@ def in22k_xl() -> Recipe:
 
     Command: unireplknet train in22k_xl --data PATH
     Hardware: 8 GPUs.
-    Time: about 275 h on 8 A100 (estimate).
+    Time: about 271 h on 8 A100 at 46 TFLOP/s each (estimate).
     Score: none published for pretraining alone; see in1k384_xl. Not run.
     """
     return _pretraining("xl", drop_path=0.2, size=192, lr=1e-3)
@@ -143,7 +148,7 @@ def in1k384_s() -> Recipe:
 
     Command: unireplknet train in1k384_s --data PATH --model.weights runs/in22k_s-1
     Hardware: 8 GPUs.
-    Time: about 5 h on 8 A100 (estimate).
+    Time: about 5 h on 8 A100 at 46 TFLOP/s each (estimate).
     Score: 86.4% top-1 (journal version, table 5). Not run.
     """
     return _fine_tuning("s", drop_path=0.2)
@@ -154,7 +159,7 @@ def in1k384_b() -> Recipe:
 
     Command: unireplknet train in1k384_b --data PATH --model.weights runs/in22k_b-1
     Hardware: 8 GPUs.
-    Time: about 8 h on 8 A100 (estimate).
+    Time: about 8 h on 8 A100 at 46 TFLOP/s each (estimate).
     Score: 87.4% top-1 (journal version, table 5). Not run.
     """
     return _fine_tuning("b", drop_path=0.2)
@@ -165,7 +170,7 @@ def in1k384_l() -> Recipe:
 
     Command: unireplknet train in1k384_l --data PATH --model.weights runs/in22k_l-1
     Hardware: 8 GPUs.
-    Time: about 12 h on 8 A100 (estimate).
+    Time: about 12 h on 8 A100 at 46 TFLOP/s each (estimate).
     Score: 87.9% top-1 (journal version, table 5). Not run.
     """
     return _fine_tuning("l", drop_path=0.3, epochs=20, smoothing=0.3, ema=0.9999)
@@ -176,7 +181,7 @@ def in1k384_xl() -> Recipe:
 
     Command: unireplknet train in1k384_xl --data PATH --model.weights runs/in22k_xl-1
     Hardware: 8 GPUs.
-    Time: about 22 h on 8 A100 (estimate).
+    Time: about 22 h on 8 A100 at 46 TFLOP/s each (estimate).
     Score: 88.0% top-1 (journal version, table 5). Not run.
     """
     return _fine_tuning("xl", drop_path=0.3, epochs=20, smoothing=0.3, ema=0.9999)
@@ -190,7 +195,7 @@ def ablation() -> Recipe:
 
     Command: unireplknet train ablation --data PATH --model.row "T3c 3-11-11-11"
     Hardware: 8 GPUs.
-    Time: about 4 h on 8 A100 for the default row (estimate).
+    Time: about 4 h on 8 A100 at 37 TFLOP/s each for the default row (estimate).
     Score: the row's, 81.2% to 82.3% top-1 (journal version, table 3); 81.6% for the default row. Not run.
     """
     recipe = _scratch("s", mixup=0.8, cutmix=1.0, drop_path=0.1, devices=8)
@@ -206,6 +211,8 @@ ALL = (
     *(in1k384_s, in1k384_b, in1k384_l, in1k384_xl),
     ablation,
 )
+
+SAMPLES = {recipe.__name__: IN22K if recipe.__name__.startswith("in22k") else IN1K for recipe in ALL}
 
 
 def _scratch(size: str, mixup: float, cutmix: float, drop_path: float, devices: int = 4) -> Recipe:

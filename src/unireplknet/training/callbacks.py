@@ -9,22 +9,151 @@ import math
 import signal
 import threading
 import time
+from collections import deque
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import Checkpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import Checkpoint, EMAWeightAveraging, TQDMProgressBar
 
 from unireplknet.errors import Stopped
+from unireplknet.files import replacing, write_text
+from unireplknet.modalities.folder import Batch
 from unireplknet.training.checkpoint import BEST, LAST
-from unireplknet.training.files import write_text
+from unireplknet.training.task import Task
 
 logger = logging.getLogger(__name__)
 
-COLUMNS = ("epoch", "step", "lr", "train/loss", "val/loss", "val/accuracy", "val/mae", "seconds")
+RAW = ("val/loss_raw", "val/accuracy_raw", "val/mae_raw")
+"""Scores of the weights themselves, where it is their average that is evaluated and kept."""
+
+COLUMNS = ("epoch", "step", "lr", "train/loss", "val/loss", "val/accuracy", "val/mae", *RAW, "img/s", "seconds")
 
 REQUEUE = 75
 """Exit status after SIGTERM or SIGUSR1: EX_TEMPFAIL, "try again later", so that a scheduler can requeue."""
+
+
+class Pace(pl.Callback):
+    """Measures how fast a training goes, all processes together, and foresees its end."""
+
+    def __init__(self) -> None:
+        self.laps: deque[tuple[float, int]] = deque(maxlen=50)  # seconds and samples of the latest batches
+        self.done = 0
+        self.ended = 0
+        self.between = 0.0
+        self.begin = self.lap = time.perf_counter()
+        self.samples = 0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock, in the middle of an epoch where a run goes on."""
+        self.ended = trainer.current_epoch
+        self._start()
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock."""
+        self._start()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Count the batch, and log speed and learning rate."""
+        now, samples = time.perf_counter(), len(batch.labels) * trainer.world_size
+        self.laps.append((now - self.lap, samples))
+        self.lap = now
+        self.samples += samples
+        self.done = trainer.current_epoch * int(trainer.num_training_batches) + batch_idx + 1
+        seconds, samples = map(sum, zip(*self.laps, strict=True))
+        pl_module.log("img/s", samples / seconds, prog_bar=True)
+        pl_module.log("lr", trainer.optimizers[0].param_groups[0]["lr"], prog_bar=True)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """See how long an epoch takes beside its batches, mostly for validation."""
+        self.between = time.perf_counter() - self.lap
+        self.ended = trainer.current_epoch + 1
+
+    @property
+    def epoch_speed(self) -> float:
+        """Training samples a second in the batches of this epoch that this process has seen."""
+        return self.samples / (self.lap - self.begin) if self.samples else math.nan
+
+    def left(self, trainer: pl.Trainer) -> timedelta:
+        """Time until the end of the run, from the latest batches and the latest validation."""
+        epochs = trainer.max_epochs or 0
+        lap = sum(seconds for seconds, _ in self.laps) / max(1, len(self.laps))
+        batches = epochs * int(trainer.num_training_batches) - self.done
+        return timedelta(seconds=round(batches * lap + (epochs - self.ended) * self.between))
+
+    def _start(self) -> None:
+        self.begin = self.lap = time.perf_counter()
+        self.samples = 0
+
+
+class Averaging(EMAWeightAveraging):
+    """Lightning's running average of the weights, and beside its score that of the weights themselves.
+
+    During validation the two have changed places.
+    """
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Give the average the arithmetic of the weights: they are rounded to it whenever the two change places."""
+        super().setup(trainer, pl_module, stage)
+        if self._average_model is not None:
+            trainer.precision_plugin.convert_module(self._average_model)
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Let them change places."""
+        super().on_validation_epoch_start(trainer, pl_module)
+        assert self._average_model is not None
+        self._average_model.module.eval()
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Score the weights themselves on the batch as well."""
+        assert self._average_model is not None
+        assert isinstance(pl_module, Task)
+        with trainer.precision_plugin.val_step_context():
+            pl_module.score(batch, self._average_model.module, raw=True)
+
+
+class Curves(pl.Callback):
+    """Draws curves.png anew after each epoch; where epochs are short less often, so as not to slow them down.
+
+    Args:
+        folder: The run folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.due = 0.0
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Draw; the epoch's line is written by now."""
+        start = time.perf_counter()
+        if trainer.is_global_zero and start >= self.due:
+            refresh_curves(self.folder)
+            end = time.perf_counter()
+            self.due = end + 10 * (end - start)
+
+
+def refresh_curves(folder: Path) -> None:
+    """Draw metrics.csv of a run as curves.png, whole or not at all. A failure is a warning: no run ends for it."""
+    if not (folder / "metrics.csv").exists():
+        return
+    try:
+        from unireplknet.insight.curves import draw_curves
+
+        with replacing(folder / "curves.png") as file:
+            draw_curves(folder / "metrics.csv", file)
+    except Exception as error:
+        logger.warning("%s could not be drawn: %s", folder / "curves.png", " ".join(str(error).split()))
 
 
 class EpochTable(pl.Callback):
@@ -34,11 +163,15 @@ class EpochTable(pl.Callback):
 
     Args:
         path: The file.
+        pace: Knows the speed, and has its turn before.
+        averaged: Whether the weights and their average are scored separately.
         announce: Whether to log each line as well, for want of a progress bar.
     """
 
-    def __init__(self, path: Path, announce: bool) -> None:
+    def __init__(self, path: Path, pace: Pace, averaged: bool, announce: bool) -> None:
         self.path = path
+        self.pace = pace
+        self.columns = [name for name in COLUMNS if averaged or name not in RAW]
         self.announce = announce
         self.before = 0.0
         self.started = 0.0
@@ -58,7 +191,7 @@ class EpochTable(pl.Callback):
             with self.path.open(newline="", encoding="utf-8") as file:
                 lines = [line for line in csv.DictReader(file) if line["seconds"]]  # the last one may be cut off
             rows = [line for line in lines if int(line["epoch"]) <= trainer.current_epoch]
-            write_text(self.path, _as_csv(rows, header=True))
+            write_text(self.path, self._as_csv(rows, header=True))
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
@@ -75,24 +208,25 @@ class EpochTable(pl.Callback):
             "lr": trainer.optimizers[0].param_groups[0]["lr"],
             "seconds": self._seconds(),
         }
-        row |= {k: float(v) for k, v in metrics.items() if k in COLUMNS}
-        line = _as_csv([{k: f"{v:.6g}" for k, v in row.items()}], header=not self.path.exists())
+        row |= {k: float(v) for k, v in metrics.items() if k in self.columns and k not in row}
+        row["img/s"] = self.pace.epoch_speed
+        line = self._as_csv([{k: f"{v:.6g}" for k, v in row.items()}], header=not self.path.exists())
         with self.path.open("a", newline="", encoding="utf-8") as file:
             file.write(line)
         if self.announce:
-            logger.info("%s", "  ".join(f"{k} {v:.4g}" for k, v in row.items()))
+            said = "  ".join(f"{k} {v:.4g}" for k, v in row.items())
+            logger.info("%s  left %s", said, self.pace.left(trainer))
 
     def _seconds(self) -> float:
         return self.before + time.perf_counter() - self.started
 
-
-def _as_csv(rows: list[dict[str, str]], header: bool) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS)
-    if header:
-        writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    def _as_csv(self, rows: list[dict[str, str]], header: bool) -> str:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, self.columns)
+        if header:
+            writer.writeheader()
+        writer.writerows(rows)
+        return text.getvalue()
 
 
 class Keeper(Checkpoint):
@@ -177,8 +311,19 @@ class Keeper(Checkpoint):
 
 
 class Bar(TQDMProgressBar):
-    """Lightning's progress bar without the name of the log folder in it."""
+    """Lightning's progress bar with the time left of the whole run, and without the name of the log folder.
+
+    Args:
+        pace: Foresees the end.
+    """
+
+    def __init__(self, pace: Pace) -> None:
+        super().__init__(leave=False)
+        self.pace = pace
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
         """The numbers beside the bar."""
-        return {k: v for k, v in super().get_metrics(trainer, pl_module).items() if k != "v_num"}
+        metrics: dict[str, Any] = {k: v for k, v in super().get_metrics(trainer, pl_module).items() if k != "v_num"}
+        if "img/s" in metrics:  # tqdm would write 6.64e+3
+            metrics |= {"img/s": f"{metrics['img/s']:,.0f}", "ETA": str(self.pace.left(trainer))}
+        return metrics

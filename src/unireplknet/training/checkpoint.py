@@ -15,7 +15,7 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from unireplknet.errors import UserError
-from unireplknet.training.files import replacing
+from unireplknet.files import replacing
 
 logger = logging.getLogger(__name__)
 

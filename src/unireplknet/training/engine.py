@@ -13,13 +13,12 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import EMAWeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import FSDPStrategy
 
 from unireplknet.errors import UserError
 from unireplknet.nn.blocks import UniRepLKBlock
-from unireplknet.training.callbacks import Bar, EpochTable, Keeper
+from unireplknet.training.callbacks import Averaging, Bar, Curves, EpochTable, Keeper, Pace
 from unireplknet.training.checkpoint import SafeCheckpointIO
 from unireplknet.training.recipe import Recipe
 
@@ -63,14 +62,17 @@ def build_trainer(recipe: Recipe, path: Path, steps_per_epoch: int) -> pl.Traine
 
 
 def _callbacks(recipe: Recipe, path: Path, bar: bool) -> list[pl.Callback]:
+    pace, ema = Pace(), recipe.optim.ema
     callbacks: list[pl.Callback] = [
-        EpochTable(path / "metrics.csv", announce=not bar),
+        pace,
+        EpochTable(path / "metrics.csv", pace, averaged=bool(ema), announce=not bar),
+        Curves(path),
         Keeper(path, recipe.trainer.select, recipe.trainer.save_minutes),
     ]
-    if recipe.optim.ema:
-        callbacks.append(EMAWeightAveraging(decay=recipe.optim.ema))
+    if ema:
+        callbacks.append(Averaging(decay=ema))
     if bar:
-        callbacks.append(Bar(leave=False))
+        callbacks.append(Bar(pace))
     return callbacks
 
 
@@ -103,6 +105,8 @@ def quiet() -> Iterator[None]:
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
             warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
             warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
+            # Gradients of 1x1 kernels in another memory order than their own: the same numbers.
+            warnings.filterwarnings("ignore", message=".*Grad strides do not match bucket view strides.*")
             # The sampler has been told where to go on.
             warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
             yield

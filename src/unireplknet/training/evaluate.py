@@ -193,10 +193,16 @@ def nearest_neighbour(run: Run, data: Labelled) -> float:
     """
     from sklearn.neighbors import KNeighborsClassifier
 
-    def table(name: str) -> tuple[np.ndarray, np.ndarray]:
-        batches = list(build_loader(run.recipe, data.splits[name]))
-        return torch.cat([b.maps for b in batches]).flatten(1).numpy(), torch.cat([b.labels for b in batches]).numpy()
+    return fit_on_maps(KNeighborsClassifier(1), run, data).score(*maps_of(run, data.splits["test"]))
 
-    known = [table(name) for name in ("train", "val")]
-    model = KNeighborsClassifier(1).fit(np.concatenate([x for x, _ in known]), np.concatenate([y for _, y in known]))
-    return float(model.score(*table("test")))
+
+def fit_on_maps(classifier: Any, run: Run, data: Labelled) -> Any:
+    """Fit a classifier of scikit-learn on the maps of the train and val samples, and return it."""
+    known = [maps_of(run, data.splits[name]) for name in ("train", "val")]
+    return classifier.fit(*(np.concatenate(parts) for parts in zip(*known, strict=True)))
+
+
+def maps_of(run: Run, split: Split) -> tuple[np.ndarray, np.ndarray]:
+    """The maps of a split as rows of numbers, shape (N, channels * H * W), and their labels, shape (N,)."""
+    batches = list(build_loader(run.recipe, split))
+    return torch.cat([b.maps for b in batches]).flatten(1).numpy(), torch.cat([b.labels for b in batches]).numpy()

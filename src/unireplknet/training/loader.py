@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sized
 from typing import Any
 
 from torch.utils.data import DataLoader
 
 from unireplknet.errors import UserError
 from unireplknet.modalities.folder import EpochSampler, MapDataset, Samples, collate
+from unireplknet.modalities.member import Members
 from unireplknet.training.recipe import Recipe
 
 
@@ -31,18 +33,22 @@ def build_loader(
     if augment and len(split) < optim.batch_size and batch < optim.batch_size:
         raise UserError(f"optim.batch_size is {optim.batch_size}, there are {len(split)} samples to train with")
     to_map = recipe.augment.bind(recipe.input) if augment else recipe.input.to_map
-    seed = recipe.trainer.seed
+    seed, window = recipe.trainer.seed, recipe.data.window
+    archives = split.items.archive if isinstance(split.items, Members) else None
+    if augment and window and archives is None:
+        raise UserError(f"data.window is {window}, which only data.source shards has a use for")
+    whole = optim.batch_size if augment else 1
     return DataLoader(
         MapDataset(split, recipe.input.read, to_map, seed),
         batch_size=batch,
-        sampler=EpochSampler(len(split), augment, seed, optim.batch_size if augment else 1, rank, world),
+        sampler=EpochSampler(len(split), augment, seed, whole, archives, window, rank, world),
         num_workers=recipe.data.workers,
         persistent_workers=recipe.data.workers > 0,
         collate_fn=collate,
     )
 
 
-def steps_per_epoch(recipe: Recipe, split: Samples) -> int:
+def steps_per_epoch(recipe: Recipe, split: Sized) -> int:
     """Optimiser steps in an epoch; :func:`build_loader` gives ``optim.accumulate`` training batches to each."""
     return max(1, len(split) // recipe.optim.batch_size)
 

@@ -55,10 +55,14 @@ def _decay_too(
 
 def build_schedule(optimizer: Optimizer, optim: Optim, steps_per_epoch: int) -> LambdaLR:
     """The learning rate of each step, a function of the step alone."""
-    warmup = round(optim.warmup_epochs * steps_per_epoch)
-    total = optim.epochs * steps_per_epoch
+    warmup, total = warmup_steps(optim, steps_per_epoch), optim.epochs * steps_per_epoch
     floor = optim.min_lr / optim.lr
     return LambdaLR(optimizer, lambda step: cosine_factor(step, warmup, total, floor))
+
+
+def warmup_steps(optim: Optim, steps_per_epoch: int) -> int:
+    """Steps in which the learning rate rises."""
+    return round(optim.warmup_epochs * steps_per_epoch)
 
 
 def cosine_factor(step: int, warmup: int, total: int, floor: float) -> float:

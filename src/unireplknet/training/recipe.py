@@ -14,6 +14,7 @@ import yaml  # type: ignore[import-untyped]
 import unireplknet
 from unireplknet import UniRepLKNet
 from unireplknet.errors import UserError, missing_extra
+from unireplknet.files import write_text
 from unireplknet.modalities import MODALITIES, SOURCES, Augment, Input
 from unireplknet.modalities.folder import Labelled
 from unireplknet.modalities.image import ImageAugment, ImageInput
@@ -21,7 +22,6 @@ from unireplknet.modalities.windows import Windowed
 from unireplknet.models.forecaster import Forecaster
 from unireplknet.models.published import ABLATION_ROWS
 from unireplknet.nn.batch_stats import synchronise_batch_norms
-from unireplknet.training.files import write_text
 
 logger = logging.getLogger(__name__)
 
@@ -105,11 +105,14 @@ class Data:
     """The samples and their division.
 
     Args:
-        source: What lies there: "folder" (one folder a class), or a name of :data:`unireplknet.modalities.SOURCES`.
+        source: What lies there: "folder" (one folder a class), "shards" (tar files made by `unireplknet pack` or for
+            webdataset), or another name of :data:`unireplknet.modalities.SOURCES`.
         path: Where the samples lie; --data PATH is short for it.
         test_fraction: Part of the data to test with, where the source is not divided already.
         val_fraction: Part of the training samples to choose the epoch with, where the source has no val folder.
         split_seed: Seed of these divisions; the seed of training does not change them.
+        window: Shards whose samples are mixed with one another before the next ones are read, for disks that read far
+            apart slowly; 0 mixes all.
         workers: Processes that prepare samples; 0 prepares them in the main process.
         max_unreadable: How many samples may be unreadable, and left out, before the run stops.
     """
@@ -119,6 +122,7 @@ class Data:
     test_fraction: float = 0.25
     val_fraction: float = 0.1
     split_seed: int = 0
+    window: int = 0
     workers: int = 0
     max_unreadable: int = 100
 

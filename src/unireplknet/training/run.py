@@ -18,9 +18,9 @@ import torch
 import unireplknet
 from unireplknet._version import __version__
 from unireplknet.errors import Stopped, UserError, missing_extra
+from unireplknet.files import DISK_FULL, UNFINISHED, write_text
 from unireplknet.modalities.folder import Labelled
 from unireplknet.modalities.windows import Windowed
-from unireplknet.training.files import DISK_FULL, UNFINISHED, write_text
 from unireplknet.training.loader import build_loader, go_on, steps_per_epoch
 from unireplknet.training.processes import is_first, started_together, telling, told_folder
 from unireplknet.training.recipe import Recipe
@@ -50,7 +50,7 @@ Made by `unireplknet train` {version}, recipe `{recipe}`.
 |---|---|
 | config.yaml | every setting; `unireplknet train {name}/config.yaml` repeats the run in a new folder |
 | {names} | {what}, one a line, in the order of the network's outputs |
-| metrics.csv | one line an epoch: learning rate, losses, score on the val split, seconds |
+| metrics.csv | one line an epoch: learning rate, losses, score on the val split, samples a second, seconds |
 | curves.png | the same as a picture |
 | tensorboard/ | the same for `tensorboard --logdir` |
 | model.safetensors | weights of the epoch that did best on the val split, for `unireplknet.load_weights` |
@@ -287,6 +287,7 @@ def _finish(run: Run, unreadable: list[str]) -> None:
 @contextmanager
 def _explaining_the_end(run: Run, data: Labelled | Windowed) -> Iterator[None]:
     """Draw the curves whatever happens, and turn what ends a training early into what the caller expects."""
+    from unireplknet.training.callbacks import refresh_curves
     from unireplknet.training.task import LossNotFinite
 
     handler = signal.getsignal(signal.SIGINT)
@@ -304,7 +305,7 @@ def _explaining_the_end(run: Run, data: Labelled | Windowed) -> Iterator[None]:
         raise KeyboardInterrupt("stopped at once; the same command goes on from the last state saved") from error
     finally:
         if is_first():
-            _draw_curves(run)
+            refresh_curves(run.path)
 
 
 def _save_bad_batch(run: Run, data: Labelled | Windowed, error: LossNotFinite) -> UserError:
@@ -389,10 +390,3 @@ def last_folder(name: str) -> Path:
     if not numbers:
         raise UserError(f"there is no run of {name} in {Path('runs').resolve()} to resume")
     return Path("runs") / f"{name}-{max(numbers, key=int)}"
-
-
-def _draw_curves(run: Run) -> None:
-    if (run.path / "metrics.csv").exists():
-        from unireplknet.insight.curves import draw_curves
-
-        draw_curves(run.path / "metrics.csv", run.path / "curves.png")

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from copy import deepcopy
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
 import torch.nn.functional as F
 from timm.data import Mixup
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
+from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from unireplknet.errors import UserError
@@ -54,9 +55,10 @@ class Task(pl.LightningModule):
         model: The network.
         recipe: Decides loss, optimiser, schedule and memory layout.
         steps_per_epoch: Optimiser steps in an epoch, for the schedule.
+        scores: Metrics of the val split by their names, "loss" among them.
     """
 
-    def __init__(self, model: nn.Module, recipe: Recipe, steps_per_epoch: int) -> None:
+    def __init__(self, model: nn.Module, recipe: Recipe, steps_per_epoch: int, scores: nn.ModuleDict) -> None:
         super().__init__()
         self.layout = torch.channels_last if recipe.trainer.channels_last else torch.contiguous_format
         self.model = model.to(memory_format=self.layout)
@@ -65,8 +67,19 @@ class Task(pl.LightningModule):
         # Not "disable", with which torchmetrics 1.9 ignores the weights.
         self.loss = MeanMetric("error")
         self.loss.persistent(True)  # the mean of an interrupted epoch is the mean of all of it
-        self.val_loss = MeanMetric("error")
+        self.scores = scores
+        if recipe.optim.ema:  # then those are of the average
+            self.raw_scores = deepcopy(scores)
         self.unreadable: set[str] = set()
+
+    @property
+    def map_shape(self) -> tuple[int, int, int]:
+        """Shape of a map that the network takes, for batches without samples."""
+        raise NotImplementedError
+
+    def blank_labels(self, count: int) -> Tensor:
+        """Labels of the right shape and type, for steps without samples."""
+        raise NotImplementedError
 
     def forward(self, maps: Tensor) -> Tensor:
         """Maps (B, C, H, W) to what the network says of them."""
@@ -95,7 +108,7 @@ class Task(pl.LightningModule):
         seed_from(self.recipe.trainer.seed, self.current_epoch, batch_idx, self.global_rank)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
-        """The loss of one batch; None where no sample of it was readable.
+        """The loss of one batch; None where no sample of it was readable, unless other processes wait for gradients.
 
         Raises:
             LossNotFinite: The loss is infinite or not a number.
@@ -103,10 +116,12 @@ class Task(pl.LightningModule):
         self._note(batch.problems)
         size = len(batch.labels)
         if size == 0:
-            if self._trainer is not None and self.trainer.world_size > 1:
-                raise UserError("none of the samples of a batch could be read, and the other devices wait for it")
-            return None
-        loss = self.batch_loss(batch)
+            if self._trainer is None or self.trainer.world_size == 1:
+                return None
+            # No samples give no loss and gradients of zero, but take part in everything that all processes do.
+            self.log("train/loss", self.loss, on_step=False, on_epoch=True)
+            return self(batch.maps.new_empty(0, *self.map_shape)).sum()
+        loss = self.objective(batch.maps, batch.labels)
         if not torch.isfinite(loss):
             lr = self.trainer.optimizers[0].param_groups[0]["lr"]
             raise LossNotFinite(loss.item(), self.global_step, lr, batch.indices.tolist())
@@ -115,18 +130,33 @@ class Task(pl.LightningModule):
         self.log("train/loss", self.loss, on_step=False, on_epoch=True)
         return loss
 
-    def batch_loss(self, batch: Batch) -> Tensor:
-        """The loss that is minimised."""
+    def objective(self, maps: Tensor, labels: Tensor) -> Tensor:
+        """What training minimises, of at least one map (C, H, W) and what is to be learnt of it."""
         raise NotImplementedError
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Score the samples that choose the epoch."""
         self._note(batch.problems)
-        if len(batch.labels):
-            self.validate(batch)
+        self.score(batch, self)
 
-    def validate(self, batch: Batch) -> None:
-        """Log loss and score of a batch with at least one sample."""
+    def score(self, batch: Batch, network: nn.Module, raw: bool = False) -> None:
+        """Count a batch of the val split.
+
+        Args:
+            batch: The samples.
+            network: What is scored.
+            raw: Whether it has the weights as they are trained, where what is kept is their average.
+        """
+        size = len(batch.labels)
+        scores = cast("dict[str, Metric]", self.raw_scores if raw else self.scores)
+        if size:
+            self.count(network(batch.maps), batch.labels, scores)
+        # Without samples too: what is logged, all processes compute together.
+        for name, metric in scores.items():
+            self.log(f"val/{name}{'_raw' if raw else ''}", metric, prog_bar=not raw, batch_size=size)
+
+    def count(self, outputs: Tensor, labels: Tensor, scores: dict[str, Metric]) -> None:
+        """Update ``scores`` with what the network said of at least one sample."""
         raise NotImplementedError
 
     def configure_optimizers(self) -> Any:
@@ -156,7 +186,10 @@ class Classification(Task):
     """
 
     def __init__(self, model: nn.Module, recipe: Recipe, num_classes: int, steps_per_epoch: int) -> None:
-        super().__init__(model, recipe, steps_per_epoch)
+        accuracy = MulticlassAccuracy(num_classes, average="micro")
+        super().__init__(
+            model, recipe, steps_per_epoch, nn.ModuleDict({"loss": MeanMetric("error"), "accuracy": accuracy})
+        )
         optim = recipe.optim
         self.mix = (
             Mixup(
@@ -169,11 +202,18 @@ class Classification(Task):
             if optim.mixup or optim.cutmix
             else None
         )
-        self.accuracy = MulticlassAccuracy(num_classes, average="micro")
 
-    def batch_loss(self, batch: Batch) -> Tensor:
-        """Cross-entropy with smoothed or mixed labels."""
-        maps, labels = batch.maps, batch.labels
+    @property
+    def map_shape(self) -> tuple[int, int, int]:
+        """The least that goes through all stages: the network takes any height and width."""
+        return self.recipe.input.channels, 32, 32
+
+    def blank_labels(self, count: int) -> Tensor:
+        """The first class."""
+        return torch.zeros(count, dtype=torch.int64)
+
+    def objective(self, maps: Tensor, labels: Tensor) -> Tensor:
+        """Cross entropy of maps (B, C, H, W), mixed, and labels (B), smoothed."""
         pairs = len(labels) // 2 * 2
         if self.mix is None or not pairs:
             return F.cross_entropy(self(maps), labels, label_smoothing=self.recipe.optim.label_smoothing)
@@ -182,14 +222,10 @@ class Classification(Task):
         logits = self(mixed)
         return F.cross_entropy(logits, targets.to(logits.dtype))
 
-    def validate(self, batch: Batch) -> None:
-        """Log cross-entropy and accuracy."""
-        size = len(batch.labels)
-        logits = self(batch.maps)
-        self.accuracy(logits, batch.labels)
-        self.val_loss.update(F.cross_entropy(logits, batch.labels), size)
-        self.log("val/loss", self.val_loss, prog_bar=True, batch_size=size)
-        self.log("val/accuracy", self.accuracy, prog_bar=True, batch_size=size)
+    def count(self, outputs: Tensor, labels: Tensor, scores: dict[str, Metric]) -> None:
+        """Count logits (B, classes)."""
+        scores["accuracy"].update(outputs, labels)
+        scores["loss"].update(F.cross_entropy(outputs, labels), len(labels))
 
 
 class Forecasting(Task):
@@ -204,22 +240,29 @@ class Forecasting(Task):
     model: Forecaster
 
     def __init__(self, model: Forecaster, recipe: Recipe, steps_per_epoch: int) -> None:
-        super().__init__(model, recipe, steps_per_epoch)
+        scores = nn.ModuleDict({"loss": MeanMetric("error"), "mae": MeanMetric("error")})
+        super().__init__(model, recipe, steps_per_epoch, scores)
         self.kind = recipe.optim.regression
-        self.mae = MeanMetric("error")
 
-    def batch_loss(self, batch: Batch) -> Tensor:
+    @property
+    def map_shape(self) -> tuple[int, int, int]:
+        """That of a window."""
+        return self.model.window_shape
+
+    def blank_labels(self, count: int) -> Tensor:
+        """Forecasts of zero."""
+        return torch.zeros(count, *self.model.forecast_shape)
+
+    def objective(self, maps: Tensor, labels: Tensor) -> Tensor:
         """Mean loss of what was measured, in units of the change over the horizon."""
-        loss, count = masked_loss(self(batch.maps), batch.labels, self.model.unit, self.kind)
+        loss, count = masked_loss(self(maps), labels, self.model.unit, self.kind)
         return loss / count.clamp_min(1)
 
-    def validate(self, batch: Batch) -> None:
-        """Log the loss and the mean absolute error, both in units of the change over the horizon."""
-        forecast = self(batch.maps)
-        for name, metric, kind in (("loss", self.val_loss, self.kind), ("mae", self.mae, "mae")):
-            loss, count = masked_loss(forecast, batch.labels, self.model.unit, kind)
-            metric.update(loss / count.clamp_min(1), count)
-            self.log(f"val/{name}", metric, prog_bar=True, batch_size=len(batch.labels))
+    def count(self, outputs: Tensor, labels: Tensor, scores: dict[str, Metric]) -> None:
+        """Count forecasts, in units of the change over the horizon."""
+        for name, kind in (("loss", self.kind), ("mae", "mae")):
+            loss, count = masked_loss(outputs, labels, self.model.unit, kind)
+            scores[name].update(loss / count.clamp_min(1), count)
 
 
 def build_task(recipe: Recipe, data: Labelled | Windowed, steps_per_epoch: int) -> Task:
@@ -231,5 +274,11 @@ def build_task(recipe: Recipe, data: Labelled | Windowed, steps_per_epoch: int) 
         tables = [table(data.splits[name], recipe.input.to_map) for name in ("train", "val")]
         complete = [torch.from_numpy(part) for x, _, y in tables for part in (x, without_gaps(x, y, model.targets))]
         model.fit_linear(*complete)
+    return task_of(model, recipe, len(data.names), steps_per_epoch)
+
+
+def task_of(model: nn.Module, recipe: Recipe, outputs: int, steps_per_epoch: int) -> Task:
+    """What a network is to learn: to forecast if it is a forecaster, otherwise to tell ``outputs`` classes apart."""
+    if isinstance(model, Forecaster):
         return Forecasting(model, recipe, steps_per_epoch)
-    return Classification(model, recipe, len(data.names), steps_per_epoch)
+    return Classification(model, recipe, outputs, steps_per_epoch)
