@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from tests.runs import tiny_recipe, write_tree
+from tests.series_data import forecast_recipe, write_weather
 from unireplknet.cli import main
 from unireplknet.errors import UserError
 from unireplknet.models.complexity import complexity
@@ -16,7 +17,7 @@ from unireplknet.models.published import VARIANT_ROWS
 from unireplknet.recipes import SAMPLES, find_recipe
 from unireplknet.training import plan as planning
 from unireplknet.training.optim import build_optimizer, build_schedule
-from unireplknet.training.plan import Memory, Samples, describe, make_plan
+from unireplknet.training.plan import Memory, Samples, _build, describe, make_plan
 from unireplknet.training.recipe import Recipe
 
 
@@ -210,3 +211,26 @@ def test_no_weights_are_read(monkeypatch: pytest.MonkeyPatch, caplog: pytest.Log
     assert "starts from DingXiaoH/UniRepLKNet/unireplknet_s_in22k_pretrain.pth, not read here" in lines
     assert recipe.model.weights
     assert not caplog.records
+
+
+def test_the_plan_of_a_forecaster(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = forecast_recipe(write_weather(tmp_path / "data"))
+    plan = make_plan(recipe)
+    model, data = _build(recipe, 2), recipe.data.load(recipe.input)
+    frozen = sum(p.nbytes for p in model.parameters() if not p.requires_grad)
+    assert frozen
+    assert plan.memory.parameters - plan.memory.gradients == frozen
+    assert plan.samples == Samples(2, {name: len(split) for name, split in data.splits.items()}, assumed=False)
+    assert plan.memory.activations > 0
+    recipe.save(tmp_path / "breeze.yaml")
+    assert main(["train", str(tmp_path / "breeze.yaml"), "--dry-run"]) == 0
+    assert "2 stations (counted)" in capsys.readouterr().out
+
+
+def test_a_step_that_is_too_much_is_not_measured(tiny: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "UNAFFORDABLE", 0)
+    plan = make_plan(tiny)
+    assert (plan.memory.measured, plan.memory.activations) == ((), 0)
+    lines = "\n".join(describe(plan, tiny))
+    assert "not measured: a step is too much for a CPU" in lines
+    assert "and the activations" in lines

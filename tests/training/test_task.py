@@ -1,12 +1,15 @@
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
 from timm.data import Mixup
 
 from tests.runs import tiny_recipe
+from tests.series_data import forecast_recipe
 from unireplknet.modalities.folder import Batch
 from unireplknet.randomness import seed_from
-from unireplknet.training.task import Classification
+from unireplknet.training.task import Classification, task_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:You are trying to `self.log")  # there is no trainer here
 
@@ -70,6 +73,32 @@ def test_a_batch_without_readable_samples_is_passed_over(caplog: pytest.LogCaptu
     assert len(caplog.records) == 2
 
 
+@pytest.mark.parametrize("forecasts", [False, True])
+def test_a_pass_without_samples_has_gradients_of_zero_for_all_that_learns(forecasts: bool) -> None:
+    recipe = forecast_recipe(Path("nowhere")) if forecasts else tiny_recipe("nowhere")
+    module = task_of(recipe.build("abc"), recipe, 3, steps_per_epoch=1)
+    module(torch.empty(0, *module.map_shape)).sum().backward()
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None, name
+            assert not parameter.grad.any(), name
+
+
+def test_forecasts_are_scored_over_numbers_not_batches() -> None:
+    recipe = forecast_recipe(Path("nowhere"))
+    module = task_of(recipe.build("ab"), recipe, 2, steps_per_epoch=1).eval()
+    truth = torch.randn(5, *module.blank_labels(1).shape[1:])
+    truth[1, :4] = torch.nan
+    for part in (slice(0, 2), slice(2, 5)):
+        maps = torch.zeros(len(truth[part]), *module.map_shape)
+        module.score(Batch(maps, truth[part], torch.empty(0), []), module, raw=True)
+    with torch.no_grad():
+        errors = (module(torch.zeros(5, *module.map_shape)) - truth)[~truth.isnan()]
+    torch.testing.assert_close(module.raw_scores["mae"].compute(), errors.abs().mean())  # type: ignore[operator, union-attr]
+    torch.testing.assert_close(module.raw_scores["loss"].compute(), errors.square().mean())  # type: ignore[operator, union-attr]
+    assert not module.scores["mae"].update_called  # type: ignore[union-attr]
+
+
 def test_mean_losses_are_means_over_samples() -> None:
     module = task(False)
     whole = batch([])
@@ -83,4 +112,4 @@ def test_mean_losses_are_means_over_samples() -> None:
     smoothed = F.cross_entropy(logits, whole.labels, label_smoothing=0.1)
     torch.testing.assert_close(module.loss.compute().double(), smoothed, rtol=1e-6, atol=0)
     plain = F.cross_entropy(logits, whole.labels)
-    torch.testing.assert_close(module.val_loss.compute().double(), plain, rtol=1e-6, atol=0)
+    torch.testing.assert_close(module.scores["loss"].compute().double(), plain, rtol=1e-6, atol=0)

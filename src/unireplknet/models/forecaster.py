@@ -133,9 +133,14 @@ class Forecaster(nn.Module):
 
     @property
     def window_shape(self) -> tuple[int, int, int]:
-        """Shape of one input: variables and calendar, rows, stations."""
-        cycles = self.embed_time.in_features if self.embed_time is not None else 0
+        """Shape of a window: V + K, L, stations."""
+        cycles = self.embed_time.in_features if self.embed_time else 0
         return self.variables + cycles, self.past, len(self.coordinates)
+
+    @property
+    def forecast_shape(self) -> tuple[int, int, int]:
+        """Shape of a forecast: horizon, stations, targets."""
+        return self.horizon, len(self.coordinates), len(self.targets)
 
     @property
     def unit(self) -> Tensor:
@@ -170,7 +175,8 @@ class Forecaster(nn.Module):
 
     def _physical(self, out: Tensor, level: Tensor, spread: Tensor) -> Tensor:
         """Undo the normalisation of (B groups, horizon group targets); shape (B, horizon, stations, targets)."""
-        out = out.view(len(level), -1, self.horizon, self.group, len(self.targets)).transpose(1, 2).flatten(2, 3)
+        groups = level.shape[3] // self.group
+        out = out.view(len(level), groups, self.horizon, self.group, len(self.targets)).transpose(1, 2).flatten(2, 3)
         level, spread = (part[:, self.targets].permute(0, 2, 3, 1) for part in (level, spread))
         return (out * spread + level) * self.std[self.targets] + self.mean[self.targets]
 
@@ -261,18 +267,18 @@ class Forecaster(nn.Module):
         """(B, V, L, stations) to (B groups, group V, L)."""
         batch, variables, length, stations = x.shape
         x = x.view(batch, variables, length, stations // self.group, self.group)
-        return x.permute(0, 3, 4, 1, 2).reshape(-1, self.group * variables, length)
+        return x.permute(0, 3, 4, 1, 2).flatten(2, 3).flatten(0, 1)
 
     def _embed(self, values: Tensor, seen: Tensor, cycles: Tensor) -> Tensor:
         """Windows (B, V, L, stations) to maps (B groups, 1, H, W)."""
         rows = torch.cat([self._grouped(self.drop(values)), self._grouped(seen.to(values.dtype))], 1)
         embedded = self.embedding(rows).transpose(1, 2)
-        groups = len(rows) // len(values)
+        groups = values.shape[3] // self.group
         if self.embed_time is not None:
             embedded = embedded + self.embed_time(cycles.transpose(1, 2)).repeat_interleave(groups, 0)
         place = self.embed_place(self.coordinates.view(groups, -1))
         embedded = embedded + place.repeat(len(values), 1)[:, None]
-        return embedded.reshape(-1, 1, *self.map_size)
+        return embedded.reshape(len(embedded), 1, *self.map_size)
 
 
 def masked_loss(forecast: Tensor, truth: Tensor, unit: Tensor, kind: str) -> tuple[Tensor, Tensor]:

@@ -9,16 +9,22 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
+from unireplknet import UniRepLKNet
 from unireplknet.deploy.benchmark import peak_bytes
 from unireplknet.errors import UserError
 from unireplknet.modalities.folder import Draw, Labelled
+from unireplknet.modalities.windows import Windowed
 from unireplknet.models.complexity import count_macs, count_params
+from unireplknet.models.forecaster import Forecaster
 from unireplknet.training.loader import build_loader, steps_per_epoch
 from unireplknet.training.optim import build_optimizer, cosine_factor, warmup_steps
 from unireplknet.training.recipe import Recipe
 
 AFFORDABLE = 5e10
 """MACs of a step that is measured as it is: some seconds of one CPU core."""
+
+UNAFFORDABLE = 5e12
+"""MACs from which a step is not measured at all: many minutes, and more memory than a CPU may have."""
 
 SMALL = (2, 4)
 """Batches measured in place of a larger one: pairs for mixup, and activations outweigh what does not grow with them."""
@@ -36,7 +42,7 @@ class Samples:
     """How much there is to learn from.
 
     Attributes:
-        classes: Number of classes.
+        classes: Number of classes; of forecasts, of stations.
         splits: Samples of each split.
         assumed: Whether these are published counts and nobody has looked at the data.
     """
@@ -79,11 +85,12 @@ class Memory:
 
     Attributes:
         parameters: The weights.
-        gradients: As much again, once they have all accumulated.
+        gradients: As much again of those that learn, once they have all accumulated.
         optimizer: AdamW's moments after a step.
         average: The running average of weights and statistics.
         activations: Peak of forward, loss and backward beside all of these.
-        measured: Batches on which the activations were measured; one, or two from which they are extended.
+        measured: Batches on which the activations were measured; one, or two from which they are extended, or none
+            where a step is too much for a CPU.
     """
 
     parameters: int
@@ -188,9 +195,7 @@ def make_plan(recipe: Recipe, published: Samples | None = None) -> Plan:
     """
     if recipe.data.path or published is None:
         data = recipe.data.load(recipe.input)
-        if not isinstance(data, Labelled):
-            raise UserError(f"{recipe.name} forecasts; --dry-run plans recipes that tell classes apart")
-        samples = Samples(len(data.classes), {k: len(v) for k, v in data.splits.items()}, assumed=False)
+        samples = Samples(len(data.names), {k: len(v) for k, v in data.splits.items()}, assumed=False)
         shape = _map_shape(recipe, data)
     else:
         samples = published.divided(recipe.data.val_fraction)
@@ -200,7 +205,9 @@ def make_plan(recipe: Recipe, published: Samples | None = None) -> Plan:
     with torch.device("meta"):
         model = _build(recipe, samples.classes)
     macs = count_macs(model.train(), shape)
-    measured = (batch,) if batch in SMALL or 3 * macs * batch <= AFFORDABLE else SMALL
+    measured: tuple[int, ...] = (batch,) if batch in SMALL or 3 * macs * batch <= AFFORDABLE else SMALL
+    if 3 * macs * max(measured) > UNAFFORDABLE:
+        measured = ()
     groups, optimizer = _optimizer_of(model, recipe)
     weights = sum(p.nbytes for p in model.parameters())
     average = weights + sum(b.nbytes for b in model.buffers())
@@ -212,7 +219,7 @@ def make_plan(recipe: Recipe, published: Samples | None = None) -> Plan:
         groups,
         Memory(
             parameters=weights,
-            gradients=weights,
+            gradients=sum(p.nbytes for p in model.parameters() if p.requires_grad),
             optimizer=optimizer,
             average=average if recipe.optim.ema else 0,
             activations=_activations(recipe, samples.classes, shape, batch, measured),
@@ -222,7 +229,7 @@ def make_plan(recipe: Recipe, published: Samples | None = None) -> Plan:
     )
 
 
-def _map_shape(recipe: Recipe, data: Labelled) -> tuple[int, int, int]:
+def _map_shape(recipe: Recipe, data: Labelled | Windowed) -> tuple[int, int, int]:
     """Shape of the maps in training; the loader complains here as it would in a run."""
     world = recipe.trainer.devices * recipe.trainer.nodes
     dataset = build_loader(recipe, data.splits["train"], augment=True, world=world).dataset
@@ -234,10 +241,9 @@ def _map_shape(recipe: Recipe, data: Labelled) -> tuple[int, int, int]:
     raise UserError(f"none of the training samples could be read; the last: {sample.problem}")
 
 
-def _build(recipe: Recipe, classes: int) -> nn.Module:
+def _build(recipe: Recipe, classes: int) -> UniRepLKNet | Forecaster:
     """The network, with random weights."""
-    settings = replace(recipe.model, weights="")
-    model = settings.build(recipe.input.channels, [str(i) for i in range(classes)])
+    model = replace(recipe, model=replace(recipe.model, weights="")).build([str(i) for i in range(classes)])
     model.set_grad_checkpointing(recipe.trainer.checkpoint_activations)
     return model.double() if recipe.trainer.precision == "64-true" else model
 
@@ -253,7 +259,7 @@ def _optimizer_of(model: nn.Module, recipe: Recipe) -> tuple[tuple[Group, ...], 
         scales = [group["lr"] / optim.lr for group in same]
         count = sum(p.numel() for p in parameters)
         groups.append(Group(decay, count, len(parameters), (min(scales), max(scales))))
-    for p in model.parameters():
+    for p in filter(_learns, model.parameters()):
         p.grad = torch.empty_like(p)
     optimizer.step()
     return tuple(groups), sum(value.nbytes for state in optimizer.state.values() for value in state.values())
@@ -261,16 +267,18 @@ def _optimizer_of(model: nn.Module, recipe: Recipe) -> tuple[tuple[Group, ...], 
 
 def _activations(recipe: Recipe, classes: int, shape: tuple[int, int, int], batch: int, measured: Sequence[int]) -> int:
     """Peak bytes of forward, loss and backward on the CPU, without the gradients of the weights, which come on top."""
-    from unireplknet.training.task import Classification
+    from unireplknet.training.task import task_of
 
-    task = Classification(_build(recipe, classes), recipe, classes, steps_per_epoch=1).train()
-    for p in task.parameters():
+    if not measured:
+        return 0
+    task = task_of(_build(recipe, classes), recipe, classes, steps_per_epoch=1).train()
+    for p in filter(_learns, task.parameters()):
         p.register_post_accumulate_grad_hook(_drop_gradient)
     dtype = torch.float64 if recipe.trainer.precision == "64-true" else torch.float32
     low = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(recipe.trainer.precision)
 
     def peak(count: int) -> int:
-        labels = torch.zeros(count, dtype=torch.int64)
+        labels = task.blank_labels(count)
 
         def step() -> None:
             maps = torch.randn(count, *shape, dtype=dtype)
@@ -284,6 +292,10 @@ def _activations(recipe: Recipe, classes: int, shape: tuple[int, int, int], batc
         return peak(batch)
     (few, more), (least, most) = measured, map(peak, measured)
     return least + (batch - few) * (most - least) // (more - few)
+
+
+def _learns(parameter: torch.Tensor) -> bool:
+    return parameter.requires_grad
 
 
 def _drop_gradient(parameter: torch.Tensor) -> None:
@@ -300,11 +312,12 @@ def describe(plan: Plan, original: Recipe, tflops: float | None = None) -> list[
     """
     recipe, optim, memory = plan.recipe, plan.recipe.optim, plan.memory
     counts = ", ".join(f"{count:,} {name}" for name, count in plan.samples.splits.items())
+    names = "stations" if recipe.task == "forecasting" else "classes"
     source = "assumed: published sizes, --data PATH counts" if plan.samples.assumed else "counted"
     left = plan.samples.splits["train"] - plan.samples_per_epoch
     name = recipe.model.row or recipe.model.name
     rows = [
-        ("samples", f"{counts}; {plan.samples.classes:,} classes ({source})"),
+        ("samples", f"{counts}; {plan.samples.classes:,} {names} ({source})"),
         ("batch", f"{optim.batch_size} = {_product(plan)}"),
         ("steps", f"{plan.steps:,} = {plan.steps_per_epoch:,} an epoch x {optim.epochs} epochs"),
         ("", f"{left:,} samples an epoch are left over, other ones each time" if left else ""),
@@ -318,8 +331,8 @@ def describe(plan: Plan, original: Recipe, tflops: float | None = None) -> list[
         ("  gradients", _size(memory.gradients)),
         ("  optimiser", _size(memory.optimizer)),
         ("  average", _size(memory.average) if memory.average else "none (optim.ema is 0)"),
-        ("  activations", f"{_size(memory.activations)}, {_how_measured(plan)}"),
-        ("  together", f"{_size(memory.total)} at most, beside the work space of the libraries"),
+        ("  activations", _activations_of(plan)),
+        ("  together", _together(memory)),
         ("arithmetic", f"{plan.macs_per_epoch:.3g} MACs an epoch forward, {plan.macs / 1e9:.3g} G a sample;"),
         ("", f"training takes {plan.factor} times as many: {_passes(plan)}"),
     ]
@@ -348,6 +361,18 @@ def _group(group: Group) -> str:
     low, high = group.lr_scales
     scale = f"learning rate x {high:g}" if low == high else f"learning rate x {low:.3g} to {high:.3g}"
     return f"{group.count:,} in {group.tensors} tensors: weight decay {group.weight_decay:g}, {scale}"
+
+
+def _activations_of(plan: Plan) -> str:
+    if not plan.memory.measured:
+        return "not measured: a step is too much for a CPU"
+    return f"{_size(plan.memory.activations)}, {_how_measured(plan)}"
+
+
+def _together(memory: Memory) -> str:
+    if not memory.measured:
+        return f"{_size(memory.total)} and the activations"
+    return f"{_size(memory.total)} at most, beside the work space of the libraries"
 
 
 def _how_measured(plan: Plan) -> str:

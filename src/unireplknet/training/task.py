@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from copy import deepcopy
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
@@ -60,11 +61,10 @@ class Task(pl.LightningModule):
         model: The network.
         recipe: Decides loss, optimiser, schedule and memory layout.
         steps_per_epoch: Optimiser steps in an epoch, for the schedule.
-        score: Name of the score on the val split.
-        metric: Computes it.
+        scores: Metrics of the val split by their names, "loss" among them.
     """
 
-    def __init__(self, model: nn.Module, recipe: Recipe, steps_per_epoch: int, score: str, metric: Metric) -> None:
+    def __init__(self, model: nn.Module, recipe: Recipe, steps_per_epoch: int, scores: nn.ModuleDict) -> None:
         super().__init__()
         self.layout = torch.channels_last if recipe.trainer.channels_last else torch.contiguous_format
         self.model = model.to(memory_format=self.layout)
@@ -73,13 +73,19 @@ class Task(pl.LightningModule):
         # Not "disable", with which torchmetrics 1.9 ignores the weights.
         self.loss = MeanMetric("error")
         self.loss.persistent(True)  # the mean of an interrupted epoch is the mean of all of it
-        self.val_loss = MeanMetric("error")
-        self.score_name = score
-        self.metric = metric
-        if recipe.optim.ema:  # then those two are of the average
-            self.raw_loss = MeanMetric("error")
-            self.raw_metric = metric.clone()
+        self.scores = scores
+        if recipe.optim.ema:  # then those are of the average
+            self.raw_scores = deepcopy(scores)
         self.unreadable: set[str] = set()
+
+    @property
+    def map_shape(self) -> tuple[int, int, int]:
+        """Shape of a map that the network takes, for batches without samples."""
+        raise NotImplementedError
+
+    def blank_labels(self, count: int) -> Tensor:
+        """Labels of the right shape and type, for steps without samples."""
+        raise NotImplementedError
 
     def forward(self, maps: Tensor) -> Tensor:
         """Maps (B, C, H, W) to what the network says of them."""
@@ -120,7 +126,7 @@ class Task(pl.LightningModule):
                 return None
             # No samples give no loss and gradients of zero, but take part in everything that all processes do.
             self.log("train/loss", self.loss, on_step=False, on_epoch=True)
-            return self(self.no_maps(batch.maps)).sum()
+            return self(batch.maps.new_empty(0, *self.map_shape)).sum()
         loss = self.objective(batch.maps, batch.labels)
         if not torch.isfinite(loss):
             lr = self.trainer.optimizers[0].param_groups[0]["lr"]
@@ -131,19 +137,11 @@ class Task(pl.LightningModule):
         return loss
 
     def objective(self, maps: Tensor, labels: Tensor) -> Tensor:
-        """What training minimises."""
-        raise NotImplementedError
-
-    def no_maps(self, like: Tensor) -> Tensor:
-        """A batch without samples that the network takes, of the type and on the device of ``like``."""
-        raise NotImplementedError
-
-    def count(self, outputs: Tensor, labels: Tensor, loss: MeanMetric, metric: Metric) -> None:
-        """Add a batch of the val split to its loss and score."""
+        """What training minimises, of at least one map (C, H, W) and what is to be learnt of it."""
         raise NotImplementedError
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Loss and score on the samples that choose the epoch."""
+        """Score the samples that choose the epoch."""
         self._note(batch.problems)
         self.score(batch, self)
 
@@ -156,13 +154,16 @@ class Task(pl.LightningModule):
             raw: Whether it has the weights as they are trained, where what is kept is their average.
         """
         size = len(batch.labels)
-        loss, metric = (self.raw_loss, self.raw_metric) if raw else (self.val_loss, self.metric)
+        scores = cast("dict[str, Metric]", self.raw_scores if raw else self.scores)
         if size:
-            self.count(network(batch.maps), batch.labels, loss, metric)
+            self.count(network(batch.maps), batch.labels, scores)
         # Without samples too: what is logged, all processes compute together.
-        suffix = "_raw" if raw else ""
-        self.log(f"val/loss{suffix}", loss, prog_bar=not raw, batch_size=size)
-        self.log(f"val/{self.score_name}{suffix}", metric, prog_bar=not raw, batch_size=size)
+        for name, metric in scores.items():
+            self.log(f"val/{name}{'_raw' if raw else ''}", metric, prog_bar=not raw, batch_size=size)
+
+    def count(self, outputs: Tensor, labels: Tensor, scores: dict[str, Metric]) -> None:
+        """Update ``scores`` with what the network said of at least one sample."""
+        raise NotImplementedError
 
     def configure_optimizers(self) -> Any:
         """AdamW, with a learning rate for each step."""
@@ -194,9 +195,14 @@ class Classification(Task):
     def __init__(
         self, model: nn.Module, recipe: Recipe, num_classes: int, steps_per_epoch: int, several: bool = False
     ) -> None:
-        metric = MeanAveragePrecision(num_classes) if several else MulticlassAccuracy(num_classes, average="micro")
-        super().__init__(model, recipe, steps_per_epoch, "map" if several else "accuracy", metric)
+        score: dict[str, nn.Module] = (
+            {"map": MeanAveragePrecision(num_classes)}
+            if several
+            else {"accuracy": MulticlassAccuracy(num_classes, average="micro")}
+        )
+        super().__init__(model, recipe, steps_per_epoch, nn.ModuleDict({"loss": MeanMetric("error")} | score))
         self.num_classes = num_classes
+        self.several = several
         optim = recipe.optim
         self.mix = (
             Mixup(
@@ -212,8 +218,17 @@ class Classification(Task):
             else None
         )
 
+    @property
+    def map_shape(self) -> tuple[int, int, int]:
+        """The least that goes through all stages: the network takes any height and width."""
+        return self.recipe.input.channels, 32, 32
+
+    def blank_labels(self, count: int) -> Tensor:
+        """The first class, or none of several."""
+        return torch.zeros(count, self.num_classes) if self.several else torch.zeros(count, dtype=torch.int64)
+
     def objective(self, maps: Tensor, labels: Tensor) -> Tensor:
-        """What training minimises of maps (B, C, H, W), mixed, and labels (B) or (B, classes), smoothed."""
+        """Loss of maps (B, C, H, W), mixed, and labels (B) or (B, classes), smoothed."""
         optim, pairs = self.recipe.optim, len(labels) // 2 * 2
         targets = class_targets(labels, self.num_classes, optim.loss)
         if self.mix is not None and pairs:
@@ -221,15 +236,12 @@ class Classification(Task):
             maps, targets = self.mix(maps[:pairs], targets[:pairs])
         return class_loss(self(maps), targets, optim.loss, optim.label_smoothing)
 
-    def no_maps(self, like: Tensor) -> Tensor:
-        """Shape (0, C, 32, 32)."""
-        return like.new_empty(0, self.recipe.input.channels, 32, 32)
-
-    def count(self, outputs: Tensor, labels: Tensor, loss: MeanMetric, metric: Metric) -> None:
-        """Loss without smoothing, and accuracy or mean average precision."""
+    def count(self, outputs: Tensor, labels: Tensor, scores: dict[str, Metric]) -> None:
+        """Count logits (B, classes)."""
         kind = self.recipe.optim.loss
-        loss.update(class_loss(outputs, class_targets(labels, self.num_classes, kind), kind), len(labels))
-        metric.update(class_probabilities(outputs, kind), labels.long())
+        loss = class_loss(outputs, class_targets(labels, self.num_classes, kind), kind)
+        scores["loss"].update(loss, len(labels))
+        scores["map" if self.several else "accuracy"].update(class_probabilities(outputs, kind), labels.long())
 
 
 class Forecasting(Task):
@@ -244,27 +256,34 @@ class Forecasting(Task):
     model: Forecaster
 
     def __init__(self, model: Forecaster, recipe: Recipe, steps_per_epoch: int) -> None:
-        super().__init__(model, recipe, steps_per_epoch, "mae", MeanMetric("error"))
+        scores = nn.ModuleDict({"loss": MeanMetric("error"), "mae": MeanMetric("error")})
+        super().__init__(model, recipe, steps_per_epoch, scores)
         self.kind = recipe.optim.regression
+
+    @property
+    def map_shape(self) -> tuple[int, int, int]:
+        """That of a window."""
+        return self.model.window_shape
+
+    def blank_labels(self, count: int) -> Tensor:
+        """Forecasts of zero."""
+        return torch.zeros(count, *self.model.forecast_shape)
 
     def objective(self, maps: Tensor, labels: Tensor) -> Tensor:
         """Mean loss of what was measured, in units of the change over the horizon."""
         loss, count = masked_loss(self(maps), labels, self.model.unit, self.kind)
         return loss / count.clamp_min(1)
 
-    def no_maps(self, like: Tensor) -> Tensor:
-        """Shape (0, V + K, L, stations)."""
-        return like.new_empty(0, *self.model.window_shape)
-
-    def count(self, outputs: Tensor, labels: Tensor, loss: MeanMetric, metric: Metric) -> None:
-        """The loss and the mean absolute error, both in units of the change over the horizon."""
-        for mean, kind in ((loss, self.kind), (metric, "mae")):
-            error, count = masked_loss(outputs, labels, self.model.unit, kind)
-            mean.update(error / count.clamp_min(1), count)
+    def count(self, outputs: Tensor, labels: Tensor, scores: dict[str, Metric]) -> None:
+        """Count forecasts, in units of the change over the horizon."""
+        for name, kind in (("loss", self.kind), ("mae", "mae")):
+            loss, count = masked_loss(outputs, labels, self.model.unit, kind)
+            scores[name].update(loss / count.clamp_min(1), count)
 
 
 def build_task(recipe: Recipe, data: Labelled | Windowed, steps_per_epoch: int) -> Task:
     """The network and what it is to learn from the data."""
+    several = isinstance(data, Labelled) and data.several
     if isinstance(data, Labelled):
         check_labels(recipe, data)
     model = recipe.build(data.names)
@@ -274,6 +293,11 @@ def build_task(recipe: Recipe, data: Labelled | Windowed, steps_per_epoch: int) 
         tables = [table(data.splits[name], recipe.input.to_map) for name in ("train", "val")]
         complete = [torch.from_numpy(part) for x, _, y in tables for part in (x, without_gaps(x, y, model.targets))]
         model.fit_linear(*complete)
+    return task_of(model, recipe, len(data.names), steps_per_epoch, several)
+
+
+def task_of(model: nn.Module, recipe: Recipe, outputs: int, steps_per_epoch: int, several: bool = False) -> Task:
+    """What a network is to learn: to forecast if it is a forecaster, otherwise to tell ``outputs`` classes apart."""
+    if isinstance(model, Forecaster):
         return Forecasting(model, recipe, steps_per_epoch)
-    assert isinstance(data, Labelled)
-    return Classification(model, recipe, len(data.names), steps_per_epoch, data.several)
+    return Classification(model, recipe, outputs, steps_per_epoch, several)
