@@ -402,3 +402,11 @@ def test_scanobjectnn_mistakes(tmp_path: Path) -> None:
         file["label"] = np.array([40])
     with pytest.raises(UserError, match="has other labels than 0 to 14"):
         load_scanobjectnn(tmp_path)
+
+
+def test_panels_name_the_direction_of_each_view() -> None:
+    inputs = PointsInput(points=0, size=16, directions=((0.0, 0.0), (0.0, 90.0)))
+    sample = inputs.to_map(torch.tensor([[0.0, 0.0, 1.0], [0.0, 0.0, -1.0], [1.0, 0.0, 0.0]]))
+    shown = inputs.panels(sample)
+    assert [panel.title for panel in shown] == ["azimuth 0°, elevation 0°", "azimuth 0°, elevation 90°"]
+    assert all(np.array_equal(panel.pixels, view) for panel, view in zip(shown, sample.numpy(), strict=True))

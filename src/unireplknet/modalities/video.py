@@ -24,6 +24,7 @@ from unireplknet.modalities.folder import Labelled, Split, find_files
 from unireplknet.modalities.frames import Frames, open_frames
 from unireplknet.modalities.image import MODES, ImageAugment, ImageInput
 from unireplknet.modalities.member import MemberFile
+from unireplknet.modalities.picture import Panel
 from unireplknet.randomness import random_state
 
 logger = logging.getLogger(__name__)
@@ -195,6 +196,10 @@ class VideoInput:
         else:
             corners = [((height - self.size) // 2, round(p * (width - self.size))) for p in places]
         return [tvf.crop(scaled, top, left, self.size, self.size) for top, left in corners]
+
+    def panels(self, sample: Tensor) -> list[Panel]:
+        """The frames side by side, in their colours."""
+        return self.image.panels(sample)
 
     def tile(self, clip: Tensor) -> Tensor:
         """Lay frames side by side.
