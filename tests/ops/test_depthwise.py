@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from unireplknet import depthwise_conv2d
-from unireplknet.ops import backend_report, use_backend
+from unireplknet.ops import backend_report, reference, triton, use_backend
 from unireplknet.ops import depthwise as dispatch
 
 BACKENDS = [name for name, why_not in backend_report().items() if why_not is None]
@@ -277,6 +279,28 @@ def test_automatic_choice_says_a_reason_once(caplog):
         dispatch._say_once("a reason for the test")
         dispatch._say_once("a reason for the test")
     assert caplog.messages == ["a reason for the test"]
+
+
+@pytest.mark.parametrize(
+    ("kernel", "dilation", "channels_last", "dtype", "native"),
+    [
+        (3, 1, True, torch.bfloat16, True),
+        (1, 1, True, torch.float16, True),
+        (3, 1, True, torch.float32, False),
+        (3, 1, False, torch.bfloat16, False),
+        (3, 2, True, torch.bfloat16, False),
+        (5, 1, True, torch.bfloat16, False),
+    ],
+)
+def test_small_kernels_run_pytorch_on_cards(kernel, dilation, channels_last, dtype, native, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(major=9))
+    monkeypatch.setattr(dispatch, "_has_triton", True)
+    monkeypatch.setattr(triton, "_INSTALLED", True)
+    with FakeTensorMode():
+        x = torch.empty(2, 4, 8, 8, device="cuda", dtype=dtype)
+        x = x.contiguous(memory_format=torch.channels_last) if channels_last else x
+        chosen = dispatch._backend(x, torch.empty(4, 1, kernel, kernel, device="cuda"), dilation)
+    assert chosen is (reference if native else triton)
 
 
 def test_other_devices_run_pytorch():

@@ -19,6 +19,7 @@ from torchmetrics.functional.classification import multiclass_accuracy, multicla
 from unireplknet.errors import UserError
 from unireplknet.modalities.folder import Draw, Labelled, MapDataset, Split, find_files
 from unireplknet.modalities.picture import panels
+from unireplknet.ops import constant_weights
 from unireplknet.training.labels import average_precision, class_probabilities
 from unireplknet.training.loader import build_loader
 from unireplknet.training.recipe import Recipe, shorten
@@ -119,18 +120,18 @@ def best_device() -> torch.device:
     return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 
 
-@torch.inference_mode()
 def score(model: nn.Module, loader: DataLoader[Any]) -> Scores:
     """Run a network over a loader; the results are on the CPU, in float32."""
     device = best_device()
     model = model.to(device).eval()
     logits, labels, indices, unreadable = [], [], [], []
-    for batch in loader:
-        unreadable += batch.problems
-        if len(batch.labels):
-            logits.append(_logits(model, batch.maps.to(device)).cpu())
-            labels.append(batch.labels)
-            indices.append(batch.indices)
+    with torch.inference_mode(), constant_weights():
+        for batch in loader:
+            unreadable += batch.problems
+            if len(batch.labels):
+                logits.append(_logits(model, batch.maps.to(device)).cpu())
+                labels.append(batch.labels)
+                indices.append(batch.indices)
     for number, problem in enumerate(unreadable, 1):
         logger.warning("skipped unreadable sample %d: %s", number, problem)
     if not logits:

@@ -12,7 +12,7 @@ import triton
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from unireplknet.ops.triton import kernels
+from unireplknet.ops.triton import cache, kernels
 from unireplknet.ops.triton.geometry import ALIGN, Geometry, cut
 
 # float32 on tensor cores: each factor is split in two tf32 halves and three of their products are kept, which
@@ -159,12 +159,19 @@ def forward(x: Tensor, weight: Tensor, bias: Tensor | None = None, dilation: int
     Returns:
         Output of shape (B, C, H, W), contiguous, of the type of ``x``.
     """
-    x, weight = x.contiguous(), weight.contiguous()
+    x = x.contiguous()
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
     if x.numel() == 0:
         return y
-    for launch in conv_launches(x, weight, None if bias is None else bias.contiguous(), y, dilation, flip):
-        launch.run(x.device)
+    bias = None if bias is None else bias.contiguous()
+    spread, multiply = conv_launches(x, weight.contiguous(), bias, y, dilation, flip)
+
+    def toeplitz() -> Tensor:
+        spread.run(x.device)
+        return spread.args["toeplitz_ptr"]
+
+    multiply.args["toeplitz_ptr"] = cache.keep(weight, (spread.args["G"], flip, x.dtype), toeplitz)
+    multiply.run(x.device)
     return y
 
 
