@@ -1,12 +1,13 @@
-"""Where the time of UniRepLKNet A and of ConvNeXt V2-Atto goes: a training step, and inference.
+"""Where the time goes in a training step and in inference: A and ConvNeXt V2-Atto, T and ConvNeXt-Tiny.
 
     OMP_NUM_THREADS=2 python benchmarks/step_profile.py
 
 Batch 8 at 224 px, as in model_cpu.py, each network in the layout that is faster for it there. The times are those of
 PyTorch's profiler: an operator belongs to the part of the network that called it, and in the backward pass to the part
 whose forward pass recorded it, so that the parts add up to the step. The fastest of several profiled steps is shown,
-with the time of a step outside the profiler beside it; there is no optimiser in a step. Arithmetic is set against the
-fastest large product found on this machine. Writes benchmarks/results/step_profile.json.
+with the time of a step outside the profiler beside it; there is no optimiser in a step. Compiled inference is one call
+for the profiler, but for the products and convolutions in it. Arithmetic is set against the fastest large product
+found on this machine. Writes benchmarks/results/step_profile.json.
 """
 
 import argparse
@@ -26,7 +27,10 @@ from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile, record_function
 
 NAME = "step_profile"
-LAYOUTS = {"unireplknet_a": "channels_last", "convnextv2_atto": "contiguous"}
+PAIRS = (
+    {"unireplknet_a": "channels_last", "convnextv2_atto": "contiguous"},
+    {"unireplknet_t": "channels_last", "convnext_tiny": "channels_last"},
+)
 DTYPES = (torch.float32, torch.bfloat16)
 PART = "part: "
 PARTS_OF_BLOCK = {
@@ -164,6 +168,41 @@ def describe(
     }
 
 
+def measure_compiled(calls: dict[str, Callable[[], None]], steps: int) -> dict[str, dict[str, Any]]:
+    """As :func:`measure`, by the libraries' calls; all else is what the compiler has fused, and its overhead."""
+    plain = interleaved(calls, rounds=steps, limit=20)
+    result = {}
+    for name, call in calls.items():
+        totals = []
+        for _ in range(steps):
+            with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as profiler:
+                call()
+            parts: dict[str, float] = defaultdict(float)
+            for event in profiler.events():
+                called = next((e for e in ancestry(event) if e.name in PRODUCTS), None)
+                parts[kind_of(called)] += event.self_cpu_time_total / 1e3
+            totals.append(parts)
+        parts = min(totals, key=lambda one: sum(one.values()))
+        result[name] = {
+            "ms_outside_the_profiler": round(plain[name] * 1e3, 1),
+            "ms_of_all_parts": round(sum(parts.values()), 1),
+            "ms_of_parts": {part: round(value, 1) for part, value in parts.items()},
+        }
+    return result
+
+
+def kind_of(call: FunctionEvent | None) -> str:
+    """What a library's call in a compiled network computes."""
+    if call is None:
+        return "fused loops, other"
+    if "conv" not in call.name:
+        return "matrix products"
+    _, inputs, *kernel = call.input_shapes[1]
+    if all(side == 1 for side in kernel):
+        return "1x1 convolutions"
+    return "depthwise convolutions" if inputs == 1 else "stem and downsampling convolutions"
+
+
 def peak(dtype: torch.dtype) -> dict[str, int]:
     """GFLOP/s of large products: the library behind matmul, and oneDNN's 1x1 convolution."""
     matrix = torch.randn(2048, 2048, dtype=dtype)
@@ -208,15 +247,21 @@ def main() -> None:
     settle_allocator()
     result: dict[str, Any] = {"timm": timm.__version__, "six_branches": call_floor()}
     result["gflop_per_s_of_large_products"] = {str(dtype).removeprefix("torch."): peak(dtype) for dtype in DTYPES}
-    for dtype in DTYPES:
-        for training in (True, False) if dtype == torch.float32 else (False,):
-            calls = {}
-            for name, layout in LAYOUTS.items():
-                model, x = build(name, layout, training, dtype)
-                label_parts(model)
-                calls[name] = (train_step if training else forward)(model, x)
-            what = "step" if training else "inference"
-            result[f"{what}_{str(dtype).removeprefix('torch.')}"] = measure(calls, steps)
+    for pair in PAIRS:
+        for dtype in DTYPES:
+            for training in (True, False) if dtype == torch.float32 else (False,):
+                calls = {}
+                for name, layout in pair.items():
+                    model, x = build(name, layout, training, dtype)
+                    label_parts(model)
+                    calls[name] = (train_step if training else forward)(model, x)
+                what = "step" if training else "inference"
+                key = f"{what}_{str(dtype).removeprefix('torch.')}"
+                result[key] = result.get(key, {}) | measure(calls, steps)
+        models = {name: build(name, layout, training=False) for name, layout in pair.items()}
+        compiled = {name: forward(torch.compile(model), x) for name, (model, x) in models.items()}
+        key = "inference_compiled_float32"
+        result[key] = result.get(key, {}) | measure_compiled(compiled, steps)
     print(write_result(NAME, result))
 
 
