@@ -11,8 +11,9 @@ def motion() -> Recipe:
 
     Command: unireplknet fetch motion && unireplknet train motion --data data/motion
     Hardware: a CPU; two cores are enough.
-    Time: a few minutes.
-    Score: not run.
+    Time: a quarter of an hour beside other jobs, on one thread.
+    Score: 99.88% (seeds 0, 1, 2: 100, 99.88, 99.75); with the frames shuffled 12.3%, chance 12.5%
+        (benchmarks/results/video_runs.json). Run.
     """
     return Recipe(
         "motion",
