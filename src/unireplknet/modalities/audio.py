@@ -175,6 +175,10 @@ class AudioInput:
             Panel(sample[0].T.flip(0).numpy(), across="time, s", up="mel band", extent=(0, seconds, 0, self.mels)),
         ]
 
+    def heat(self, weights: Tensor) -> list[np.ndarray]:
+        """Weights of the map's numbers on the spectrogram."""
+        return [weights[0].T.flip(0).numpy()]
+
 
 @dataclass
 class AudioAugment:

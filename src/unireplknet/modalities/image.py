@@ -91,6 +91,10 @@ class ImageInput:
         pixels = pixels.clamp(0, 1)
         return [Panel((pixels[0] if self.channels == 1 else pixels[:3].permute(1, 2, 0)).numpy())]
 
+    def heat(self, weights: Tensor) -> list[np.ndarray]:
+        """Weights of the map's numbers on the picture: the sum over the channels."""
+        return [weights.sum(0).numpy()]
+
     def finish(self) -> list[v2.Transform]:
         """The last steps of every pipeline: pixels to normalised numbers."""
         return [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(self.mean, self.std)]

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from unireplknet.errors import UserError, missing_extra
 from unireplknet.modalities.folder import Labelled, Split, find_files
+from unireplknet.modalities.picture import Panel
 
 MESHES = (".obj", ".off", ".ply", ".stl")
 TABLES = (".txt", ".xyz")
@@ -114,6 +115,11 @@ class PointsInput:
             Shape (channels, size, size); 0 where there is nothing, up to 1 for what is nearest to the viewer.
         """
         return self.project(self.prepare(cloud))
+
+    def panels(self, sample: Tensor) -> list[Panel]:
+        """The depth map of each direction, what is near brightest."""
+        titles = [f"azimuth {azimuth:g}, elevation {elevation:g}" for azimuth, elevation in self.directions]
+        return [Panel(depth.numpy(), title) for depth, title in zip(sample, titles, strict=True)]
 
     def to_views(self, cloud: Tensor) -> Tensor:
         """The maps of a cloud that is turned about the vertical, shape (rotations, channels, size, size)."""

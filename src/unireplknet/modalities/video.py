@@ -6,7 +6,7 @@ import csv
 import logging
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -24,6 +24,7 @@ from unireplknet.modalities.folder import Labelled, Split, find_files
 from unireplknet.modalities.frames import Frames, open_frames
 from unireplknet.modalities.image import MODES, ImageAugment, ImageInput
 from unireplknet.modalities.member import MemberFile
+from unireplknet.modalities.picture import Panel
 from unireplknet.randomness import random_state
 
 logger = logging.getLogger(__name__)
@@ -209,6 +210,22 @@ class VideoInput:
         _, channels, height, width = clip.shape
         tiles = clip.reshape(rows, columns, channels, height, width).permute(2, 0, 3, 1, 4)
         return tiles.reshape(channels, rows * height, columns * width).as_subclass(Tensor).contiguous()
+
+    def untile(self, sample: Tensor) -> Tensor:
+        """The frames (frames, C, h, w) of a map: what :meth:`tile` laid side by side."""
+        rows, columns = self.grid
+        channels, height, width = sample.shape
+        tiles = sample.reshape(channels, rows, height // rows, columns, width // columns).permute(1, 3, 0, 2, 4)
+        return tiles.flatten(0, 1)
+
+    def panels(self, sample: Tensor) -> list[Panel]:
+        """The frames as pictures again, in the order of time."""
+        pictures = [panel for frame in self.untile(sample) for panel in self.image.panels(frame)]
+        return [replace(panel, title=f"frame {i}") for i, panel in enumerate(pictures, 1)]
+
+    def heat(self, weights: Tensor) -> list[np.ndarray]:
+        """Weights of the map's numbers on the frames."""
+        return [values for frame in self.untile(weights) for values in self.image.heat(frame)]
 
 
 @dataclass
