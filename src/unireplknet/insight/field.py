@@ -162,7 +162,7 @@ def draw_fields(fields: Sequence[Field], picture: Path) -> None:
 
     columns = min(4, len(fields))
     rows = -(-len(fields) // columns)
-    figure = new_figure(3.4 * columns + 0.9, 3.9 * rows)
+    figure = new_figure(3.4 * columns + 0.9, 4.3 * rows)
     grid = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes, field in zip(grid, fields, strict=False):
         image = axes.imshow(field.scaled, cmap="magma", vmin=0, vmax=1)
