@@ -185,7 +185,7 @@ def _report_forecasts(run: Any, split: str, data: str) -> None:
 def predict(words: list[str]) -> None:
     """Classify files with a trained run, or forecast what follows them."""
     parser = _Parser("predict", _first_line(predict))
-    parser.add_argument("run", metavar="RUN", help="a run folder")
+    parser.add_argument("run", metavar="RUN", help="a run folder, or a file that export made of one")
     parser.add_argument("files", metavar="FILE", nargs="+", help="files, or folders of files")
     parser.add_argument("--top", type=int, default=5, help="how many classes to name (default: 5)")
     parser.add_argument("--format", choices=("table", "json"), default="table", help="default: table")
@@ -194,9 +194,7 @@ def predict(words: list[str]) -> None:
 
     from dataclasses import asdict
 
-    from unireplknet.training.run import Run
-
-    run = Run.open(options.run)
+    run = _open_run_or_file(options.run)
     if run.recipe.task == "forecasting":
         _predict_series(run, options.files, options.format)
         return
@@ -211,6 +209,19 @@ def predict(words: list[str]) -> None:
         say(f"{p.file}  {said or 'unreadable'}")
 
 
+def _open_run_or_file(path: str) -> Any:
+    from unireplknet.training.run import Run
+
+    if Path(path).suffix != ".onnx" or not Path(path).is_file():
+        return Run.open(path)
+    from unireplknet.deploy.exported import Exported
+
+    exported = Exported(Path(path))
+    if exported.recipe.task == "forecasting":
+        raise UserError(f"{path} forecasts, which predict does with run folders only")
+    return exported
+
+
 def _predict_series(run: Any, files: list[str], form: str) -> None:
     from dataclasses import asdict
 
@@ -222,6 +233,24 @@ def _predict_series(run: Any, files: list[str], form: str) -> None:
         return
     for p in predictions:
         say(f"{p.file}  " + (p.problem or f"{p.table}, {p.picture}"))
+
+
+def export(words: list[str]) -> None:
+    """Write a run as one file for another runtime: merged, compared with the run, self-describing."""
+    parser = _Parser("export", _first_line(export))
+    parser.add_argument("run", metavar="RUN", help="a run folder")
+    parser.add_argument("--to", choices=("onnx",), default="onnx", help="default: onnx")
+    parser.add_argument("--out", metavar="FILE", type=Path, help="default: model.onnx in the run folder")
+    parser.add_argument(
+        "--license", default="Apache-2.0", help="what the file says of its licence (default: Apache-2.0)"
+    )
+    options = parser.parse_args(words)
+
+    from unireplknet.deploy.exported import export_run
+    from unireplknet.training.run import Run
+
+    path, error = export_run(Run.open(options.run), options.out, options.license)
+    say(f"written: {path}, {path.stat().st_size / 1e6:.1f} MB; largest relative error in ONNX Runtime: {error:.1e}")
 
 
 def inspect(words: list[str]) -> None:
@@ -440,7 +469,8 @@ def fetch(words: list[str]) -> None:
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
-    command.__name__: command for command in (demo, fetch, pack, train, evaluate, predict, inspect, info, doctor)
+    command.__name__: command
+    for command in (demo, fetch, pack, train, evaluate, predict, export, inspect, info, doctor)
 }
 
 

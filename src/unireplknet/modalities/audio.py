@@ -96,6 +96,11 @@ class AudioInput:
         """Length of a sound that fills the map."""
         return int(self.rate * self.window / 1000) + (self.frames - 1) * int(self.rate * self.shift / 1000)
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape (1, frames, mels) of the map."""
+        return 1, self.frames, self.mels
+
     def read(self, item: Path) -> Tensor:
         """Read a file, average its channels, resample it.
 

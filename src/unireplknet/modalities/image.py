@@ -66,6 +66,11 @@ class ImageInput:
                 count = len(getattr(self, name))
                 raise UserError(f"input.{name} has {count} numbers, input.channels is {self.channels}")
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape (channels, H, W) of the map."""
+        return self.channels, self.size, self.size
+
     def read(self, item: Path | BinaryIO | np.ndarray) -> Image.Image:
         """Open a file, or wrap an 8-bit grey array of shape (H, W), as an image with the wanted channels."""
         if isinstance(item, np.ndarray):

@@ -134,6 +134,13 @@ class SeriesInput:
         return height, count // height
 
     @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape of what ``to_map`` makes; of a window to forecast from, 0 for the stations, which the data decide."""
+        if self.horizon:
+            return len(self.names) + 2 * len(self.calendar), self.past, 0
+        return self.channels, *self.map_size
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Names of the variables after angles were taken apart."""
         return _expand(self.variables, self.angles)

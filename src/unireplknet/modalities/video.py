@@ -106,6 +106,12 @@ class VideoInput:
         """Frames that a video must have."""
         return self.frames if self.sampling == "uniform" else (self.frames - 1) * self.stride + 1
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape (channels, H, W) of the map."""
+        rows, columns = self.grid
+        return self.channels, rows * self.size, columns * self.size
+
     def read(self, item: Path | MemberFile) -> Frames:
         """Find the frames of a file, without decoding any.
 
