@@ -152,7 +152,7 @@ def _images(subject: Subject, folder: str, size: int, data: str) -> tuple[Callab
     inputs, run = subject.inputs, subject.run
     forecasts = run is not None and run.recipe.task == "forecasting"
     if forecasts or (run is None and not folder):
-        shape = (1, *inputs.map_size) if forecasts else (inputs.channels, size, size)
+        shape = inputs.shape if forecasts else (inputs.channels, size, size)
         return lambda i: torch.randn(shape, generator=torch.Generator().manual_seed(i)), 10**9
     if folder:
         if run is None:

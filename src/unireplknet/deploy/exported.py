@@ -33,23 +33,22 @@ def export_run(run: Run, path: Path | None = None, licence: str = LICENCE) -> tu
         UserError: The file disagrees with the network, or a library is not installed.
     """
     path = run.path / "model.onnx" if path is None else path
-    recipe, names = run.recipe, run.names
+    recipe, model = run.recipe, run.load_model()
     classifies = recipe.task == "classification"
-    channels, height, width = recipe.input.shape
-    shape = (channels, height, width or len(names))
+    shape = recipe.input.shape if classifies else model.window_shape
     metadata = {
         "format": "unireplknet 1",
         "version": __version__,
         "recipe": recipe.name,
         "task": recipe.task,
         "modality": recipe.modality,
-        "names": json.dumps(names, ensure_ascii=False),
+        "names": json.dumps(run.names, ensure_ascii=False),
         "input_shape": json.dumps(shape),
         "preprocessing": json.dumps(asdict(recipe.input), ensure_ascii=False),  # type: ignore[call-overload]
         "activation": ("sigmoid" if recipe.optim.loss == "bce" else "softmax") if classifies else "none",
         "license": licence,
     }
-    return path, export_onnx(run.load_model(), path, shape, free_size=classifies, metadata=metadata)
+    return path, export_onnx(model, path, shape, free_size=classifies, metadata=metadata)
 
 
 @dataclass(frozen=True)

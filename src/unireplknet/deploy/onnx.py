@@ -135,7 +135,10 @@ def _serialise(model: nn.Module, shape: tuple[int, int, int], free_size: bool, m
         onnx.helper.set_model_props(proto, metadata)
         return proto.SerializeToString()
     except Exception as error:
-        raise UserError(f"this {type(model).__name__} cannot be written as ONNX: {_one_line(error)}") from error
+        cause: BaseException = error  # the first one names the operator; those after it only say that it failed
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        raise UserError(f"this {type(model).__name__} cannot be written as ONNX: {_one_line(cause)}") from error
 
 
 def _probes(shape: tuple[int, int, int], free_size: bool) -> list[Tensor]:
@@ -158,5 +161,5 @@ def _largest_error(found: nn.Module, wanted: nn.Module, probes: list[Tensor]) ->
     return math.nan if any(map(math.isnan, errors)) else max(errors)
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:300]

@@ -135,9 +135,7 @@ class SeriesInput:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Shape of what ``to_map`` makes; of a window to forecast from, 0 for the stations, which the data decide."""
-        if self.horizon:
-            return len(self.names) + 2 * len(self.calendar), self.past, 0
+        """Shape (channels, H, W) of the map, which to forecast the network itself makes of a window."""
         return self.channels, *self.map_size
 
     @property
