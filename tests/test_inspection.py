@@ -2,17 +2,57 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from PIL import Image
 
+from tests.modalities.test_frames import write_video
+from tests.nn.helpers import randomise
 from tests.runs import tiny_recipe
 from unireplknet.cli import main
+from unireplknet.insight import seen
 from unireplknet.inspection import find_subject, look_at_attribution, look_at_fields
+from unireplknet.modalities import MODALITIES
+from unireplknet.modalities.audio import AudioInput
+from unireplknet.modalities.points import PointsInput
+from unireplknet.modalities.series import SeriesInput
+from unireplknet.modalities.video import VideoInput
+from unireplknet.training.recipe import Model, Recipe, Trainer
 from unireplknet.training.run import Run
 from unireplknet.training.task import build_task
+
+
+def untrained_run(folder: Path, inputs: Any, names: tuple[str, ...], **model: Any) -> Run:
+    """What a run of no epochs would leave: enough to look into."""
+    augment = next(a for k, a in MODALITIES.values() if k is type(inputs))
+    model = {"dims": (8, 8, 16, 16), "stem_stride": 1} | model
+    select = "accuracy" if getattr(inputs, "task", "classification") == "classification" else "loss"
+    trainer = Trainer(progress=False, accelerator="cpu", select=select)
+    recipe = Recipe("none", Model("test_unireplknet", **model), input=inputs, augment=augment(), trainer=trainer)
+    folder.mkdir()
+    run = Run.create(folder, recipe, names)
+    network = randomise(recipe.build(names))
+    torch.save({"state_dict": {f"model.{k}": v for k, v in network.state_dict().items()}}, folder / "best.ckpt")
+    return run
+
+
+def write_sample(modality: str, folder: Path) -> tuple[Any, Path, int]:
+    """An input, a file for it, and the number of panels that show it."""
+    rng = np.random.default_rng(0)
+    if modality == "audio":
+        soundfile.write(folder / "a.wav", rng.normal(0, 0.1, 3000), 8000)
+        return AudioInput(rate=8000, frames=32, mels=16), folder / "a.wav", 1
+    if modality == "points":
+        np.save(folder / "a.npy", rng.normal(size=(200, 3)))
+        return PointsInput(points=100, size=16, directions=((0, 0), (90, 0), (0, 90))), folder / "a.npy", 3
+    if modality == "video":
+        return VideoInput(frames=4, stride=1, grid=(2, 2), size=16), write_video(folder / "a.mp4"), 4
+    (folder / "a.csv").write_text("x,y\n" + "".join(f"{a},{b}\n" for a, b in rng.normal(size=(30, 2))))
+    return SeriesInput(past=24, channels=2, variables=("x", "y")), folder / "a.csv", 2
 
 
 def width(picture: Path) -> int:
@@ -97,6 +137,36 @@ def test_attribution(trained: Run, tmp_path: Path, capsys: pytest.CaptureFixture
     assert sorted(p.name for p in tmp_path.iterdir()) == ["000-03-attribution.png", "001-03-attribution.png"]
     (found,) = look_at_attribution(find_subject(str(trained.path)), [file_of(trained, "red")], tmp_path, "green")
     assert (found.label, found.probability < 0.5, found.gap < 0.2) == ("green", True, True)
+
+
+@pytest.mark.parametrize("modality", ["audio", "points", "video", "series"])
+def test_every_modality_that_classifies(
+    modality: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("captum")
+    inputs, file, count = write_sample(modality, tmp_path)
+    run = str(untrained_run(tmp_path / "run", inputs, ("a", "b", "c")).path)
+    drawn: list[Any] = []
+    draw = seen.draw_seen
+    monkeypatch.setattr(seen, "draw_seen", lambda *args: (drawn.append(args), draw(*args)))
+    assert main(["inspect", "attribution", run, str(file), "--label", "b", "--out", str(tmp_path / "out")]) == 0
+    assert "  b " in capsys.readouterr().out
+    shown, heats = drawn[0][0], drawn[0][5]
+    assert len(shown) == len(heats) == count
+    assert all(panel.pixels.shape[:2] == weights.shape for panel, weights in zip(shown, heats, strict=True))
+    assert any(weights.any() for weights in heats)
+    assert main(["inspect", "stages", run, str(file), "--out", str(tmp_path / "out")]) == 0
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["000-a-attribution.png", "a-stages.png"]
+
+
+def test_forecasts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    inputs = SeriesInput(horizon=4, past=12, variables=("t", "p"), embed_dim=12)
+    path = untrained_run(tmp_path / "run", inputs, ("north", "south")).path
+    (field,) = look_at_fields([find_subject(str(path))], tmp_path / "out", count=2)
+    assert field.scores.shape == (12, 12)
+    assert main(["inspect", "kernels", str(path), "--out", str(tmp_path / "out")]) == 0
+    assert main(["inspect", "stages", str(path), "a.csv"]) == 2
+    assert "forecasts; only networks that classify" in capsys.readouterr().err
 
 
 def test_first_numbers_of_a_map_are_those_of_timm(tmp_path: Path) -> None:
