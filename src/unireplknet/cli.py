@@ -33,6 +33,13 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(f"{message} ({self.prog} --help says more)")
 
 
+class _ViewParser(_Parser):
+    """The parser of a part of a command, as argparse makes it."""
+
+    def __init__(self, prog: str, description: str, **_: Any) -> None:
+        super().__init__(prog.removeprefix("unireplknet "), description)
+
+
 def say(line: str = "") -> None:
     """Write a line of a command's result to standard output."""
     sys.stdout.write(line + "\n")
@@ -257,11 +264,7 @@ def inspect(words: list[str]) -> None:
     """Look into a network: how far it sees, its kernels, its stages, what a decision rests on."""
     parser = _Parser("inspect", _first_line(inspect))
     views = parser.add_subparsers(
-        dest="view",
-        required=True,
-        metavar="VIEW",
-        prog="unireplknet inspect",
-        parser_class=lambda prog, description, **_: _Parser(prog.removeprefix("unireplknet "), description),
+        dest="view", required=True, metavar="VIEW", prog="unireplknet inspect", parser_class=_ViewParser
     )
     for name, view in VIEWS.items():
         view(views.add_parser(name, help=_first_line(view), description=_first_line(view)))
