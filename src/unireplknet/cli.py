@@ -251,13 +251,22 @@ def export(words: list[str]) -> None:
     parser.add_argument(
         "--license", default="Apache-2.0", help="what the file says of its licence (default: Apache-2.0)"
     )
+    parser.add_argument("--data", metavar="PATH", default="", help="where the data lie now, to score the val split")
     options = parser.parse_args(words)
 
-    from unireplknet.deploy.exported import export_run
+    from unireplknet.deploy.exported import Exported, compare_scores, export_run
     from unireplknet.training.run import Run
 
-    path, error = export_run(Run.open(options.run), options.out, options.license)
+    run = Run.open(options.run)
+    path, error = export_run(run, options.out, options.license)
     say(f"written: {path}, {path.stat().st_size / 1e6:.1f} MB; largest relative error in ONNX Runtime: {error:.1e}")
+    if run.recipe.task == "forecasting":
+        return
+    try:
+        name, before, after = compare_scores(run, Exported(path), options.data)
+        say(f"val: {name} {after:.2%}, of the run {before:.2%}")
+    except UserError as problem:  # the file has been compared already; the data may lie elsewhere
+        say(f"val: not scored, {problem}")
 
 
 def inspect(words: list[str]) -> None:

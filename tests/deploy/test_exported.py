@@ -5,7 +5,7 @@ import onnxruntime
 import pytest
 
 from unireplknet.cli import main
-from unireplknet.deploy.exported import Exported, export_run
+from unireplknet.deploy.exported import Exported, compare_scores
 from unireplknet.training.evaluate import predict
 from unireplknet.training.run import Run
 
@@ -39,9 +39,14 @@ def test_predict_takes_the_file_in_place_of_the_run(file: Path, trained: Run) ->
 def test_commands_print_the_error_and_the_prediction(
     trained: Run, file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path, error = export_run(trained)
-    assert path == trained.path / "model.onnx"
-    assert error < 1e-4
+    assert main(["export", str(trained.path)]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    path = trained.path / "model.onnx"
+    assert first.startswith(f"written: {path}, ")
+    assert float(first.rpartition(" ")[2]) < 1e-4
+    name, of_the_run, of_the_file = compare_scores(trained, Exported(path))
+    assert (name, of_the_run) == ("top-1", of_the_file)
+    assert second == f"val: top-1 {of_the_file:.2%}, of the run {of_the_run:.2%}"
     path.unlink()
     blue = str(Path(trained.recipe.data.path) / "blue" / "03.png")
     assert main(["predict", str(file), blue, "--top", "1"]) == 0

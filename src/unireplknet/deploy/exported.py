@@ -11,6 +11,8 @@ from unireplknet._version import __version__
 from unireplknet.deploy.onnx import OnnxNetwork, export_onnx
 from unireplknet.errors import UserError
 from unireplknet.modalities import MODALITIES
+from unireplknet.training.evaluate import score
+from unireplknet.training.loader import build_loader
 from unireplknet.training.recipe import Recipe
 from unireplknet.training.run import Run
 
@@ -49,6 +51,26 @@ def export_run(run: Run, path: Path | None = None, licence: str = LICENCE) -> tu
         "license": licence,
     }
     return path, export_onnx(model, path, shape, free_size=classifies, metadata=metadata)
+
+
+def compare_scores(run: Run, exported: Exported, data: str = "") -> tuple[str, float, float]:
+    """Score a run and its exported file on the val split.
+
+    Args:
+        run: A run that classifies.
+        exported: Its file.
+        data: Where the data lie now, if they have moved.
+
+    Returns:
+        The name of the score, that of the run and that of the file.
+    """
+    split = run.load_data(data).splits["val"]
+    name, values = "top1", []
+    for model in (run.load_model(), exported.load_model()):
+        summary = score(model, build_loader(run.recipe, split, views=True)).summary(run.classes)
+        name = "map" if "map" in summary else "top1"
+        values.append(summary[name])
+    return {"map": "mean average precision", "top1": "top-1"}[name], *values
 
 
 @dataclass(frozen=True)
