@@ -131,6 +131,16 @@ def test_every_modality(modality: str, tmp_path: Path) -> None:
         assert relative_error(run_alone(tmp_path / "a.onnx", sample[None]), model(sample[None])) < ROUNDING
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [f"unireplknet_{size}" for size in "afpnt"])
+def test_variants_up_to_t(name: str, tmp_path: Path) -> None:
+    model = randomise(unireplknet.create_model(name)).eval()
+    assert export_onnx(model, tmp_path / "a.onnx", (3, 64, 64)) < module.TOLERANCE
+    maps = torch.randn(2, 3, 96, 64)
+    with torch.no_grad():
+        assert relative_error(run_alone(tmp_path / "a.onnx", maps), model(maps)) < module.TOLERANCE
+
+
 def test_forecaster_with_gaps_in_its_window(tmp_path: Path) -> None:
     inputs = SeriesInput(horizon=4, past=12, variables=("t", "p"), embed_dim=12)
     backbone = unireplknet.create_model("test_unireplknet", in_chans=1, num_classes=0, stem_stride=1)
