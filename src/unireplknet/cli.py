@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import inspect
 import json
 import logging
 import re
 import sys
 from collections.abc import Callable, Sequence
+from inspect import getdoc
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -31,6 +31,13 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} ({self.prog} --help says more)")
+
+
+class _ViewParser(_Parser):
+    """The parser of a part of a command, as argparse makes it."""
+
+    def __init__(self, prog: str, description: str, **_: Any) -> None:
+        super().__init__(prog.removeprefix("unireplknet "), description)
 
 
 def say(line: str = "") -> None:
@@ -99,7 +106,7 @@ def train(words: list[str]) -> None:
     if "-h" in words or "--help" in words:
         say(parser.format_help())
         if words[0] in RECIPES:
-            say(f"{words[0]}: {inspect.getdoc(RECIPES[words[0]])}\n")
+            say(f"{words[0]}: {getdoc(RECIPES[words[0]])}\n")
         say(recipe.parser().format_help().partition("\n\n")[2])
         return
     options, flags = parser.parse_known_args(words[1:])
@@ -185,7 +192,7 @@ def _report_forecasts(run: Any, split: str, data: str) -> None:
 def predict(words: list[str]) -> None:
     """Classify files with a trained run, or forecast what follows them."""
     parser = _Parser("predict", _first_line(predict))
-    parser.add_argument("run", metavar="RUN", help="a run folder")
+    parser.add_argument("run", metavar="RUN", help="a run folder, or a file that export made of one")
     parser.add_argument("files", metavar="FILE", nargs="+", help="files, or folders of files")
     parser.add_argument("--top", type=int, default=5, help="how many classes to name (default: 5)")
     parser.add_argument("--format", choices=("table", "json"), default="table", help="default: table")
@@ -194,9 +201,7 @@ def predict(words: list[str]) -> None:
 
     from dataclasses import asdict
 
-    from unireplknet.training.run import Run
-
-    run = Run.open(options.run)
+    run = _open_run_or_file(options.run)
     if run.recipe.task == "forecasting":
         _predict_series(run, options.files, options.format)
         return
@@ -211,6 +216,19 @@ def predict(words: list[str]) -> None:
         say(f"{p.file}  {said or 'unreadable'}")
 
 
+def _open_run_or_file(path: str) -> Any:
+    from unireplknet.training.run import Run
+
+    if Path(path).suffix != ".onnx" or not Path(path).is_file():
+        return Run.open(path)
+    from unireplknet.deploy.exported import Exported
+
+    exported = Exported(Path(path))
+    if exported.recipe.task == "forecasting":
+        raise UserError(f"{path} forecasts, which predict does with run folders only")
+    return exported
+
+
 def _predict_series(run: Any, files: list[str], form: str) -> None:
     from dataclasses import asdict
 
@@ -222,6 +240,138 @@ def _predict_series(run: Any, files: list[str], form: str) -> None:
         return
     for p in predictions:
         say(f"{p.file}  " + (p.problem or f"{p.table}, {p.picture}"))
+
+
+def export(words: list[str]) -> None:
+    """Write a run as one file for another runtime: merged, compared with the run, self-describing."""
+    parser = _Parser("export", _first_line(export))
+    parser.add_argument("run", metavar="RUN", help="a run folder")
+    parser.add_argument("--to", choices=("onnx",), default="onnx", help="default: onnx")
+    parser.add_argument("--out", metavar="FILE", type=Path, help="default: model.onnx in the run folder")
+    parser.add_argument(
+        "--license", default="Apache-2.0", help="what the file says of its licence (default: Apache-2.0)"
+    )
+    parser.add_argument("--data", metavar="PATH", default="", help="where the data lie now, to score the val split")
+    options = parser.parse_args(words)
+
+    from unireplknet.deploy.exported import Exported, compare_scores, export_run
+    from unireplknet.training.run import Run
+
+    run = Run.open(options.run)
+    path, error = export_run(run, options.out, options.license)
+    say(f"written: {path}, {path.stat().st_size / 1e6:.1f} MB; largest relative error in ONNX Runtime: {error:.1e}")
+    if run.recipe.task == "forecasting":
+        return
+    try:
+        name, before, after = compare_scores(run, Exported(path), options.data)
+        say(f"val: {name} {after:.2%}, of the run {before:.2%}")
+    except UserError as problem:  # the file has been compared already; the data may lie elsewhere
+        say(f"val: not scored, {problem}")
+
+
+def inspect(words: list[str]) -> None:
+    """Look into a network: how far it sees, its kernels, its stages, what a decision rests on."""
+    parser = _Parser("inspect", _first_line(inspect))
+    views = parser.add_subparsers(
+        dest="view", required=True, metavar="VIEW", prog="unireplknet inspect", parser_class=_ViewParser
+    )
+    for name, view in VIEWS.items():
+        view(views.add_parser(name, help=_first_line(view), description=_first_line(view)))
+    options = parser.parse_args(words)
+    options.show(options)
+
+
+def _inspect_field(parser: argparse.ArgumentParser) -> None:
+    """Effective receptive fields of several networks side by side."""
+    parser.add_argument("models", metavar="MODEL", nargs="+", help="run folders, or networks that timm knows")
+    parser.add_argument("--kernels", metavar="K", type=int, nargs="+", default=[], help="large kernels to compare")
+    parser.add_argument(
+        "--images", metavar="FOLDER", default="", help="default: a run's val samples, or random numbers"
+    )
+    parser.add_argument("--count", type=int, default=16, help="images to average over (default: 16; RepLKNet: 50)")
+    parser.add_argument("--size", type=int, default=512, help="pixels of their side (default: 512; RepLKNet: 1024)")
+    parser.add_argument("--data", metavar="PATH", default="", help="where a run's data lie now, if they have moved")
+    _add_common(parser, _show_field)
+
+
+def _inspect_kernels(parser: argparse.ArgumentParser) -> None:
+    """The Dilated Reparam Block's branches as the sparse kernels they equal, and their sum."""
+    parser.add_argument("model", metavar="MODEL", help="a run folder (before and after training), or a variant")
+    parser.add_argument("--all", action="store_true", help="draw every block, not the first one of each stage")
+    _add_common(parser, _show_kernels)
+
+
+def _inspect_stages(parser: argparse.ArgumentParser) -> None:
+    """What each stage makes of one file."""
+    parser.add_argument("model", metavar="MODEL", help="a run folder, or a network that timm knows")
+    parser.add_argument("file", metavar="FILE")
+    _add_common(parser, _show_stages)
+
+
+def _inspect_attribution(parser: argparse.ArgumentParser) -> None:
+    """Which parts of a file speak for its class (red) and which against it (blue)."""
+    parser.add_argument("model", metavar="RUN", help="a run folder")
+    parser.add_argument("files", metavar="FILE", nargs="+", help="files, or folders of files")
+    parser.add_argument("--label", metavar="CLASS", default="", help="default: the class that the network says")
+    _add_common(parser, _show_attribution)
+
+
+VIEWS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
+    "field": _inspect_field,
+    "kernels": _inspect_kernels,
+    "stages": _inspect_stages,
+    "attribution": _inspect_attribution,
+}
+
+
+def _add_common(parser: argparse.ArgumentParser, show: Callable[[argparse.Namespace], None]) -> None:
+    parser.add_argument("--pretrained", action="store_true", help="download the weights of networks that timm knows")
+    parser.add_argument("--out", metavar="DIR", type=Path, default=Path("inspection"), help="default: inspection")
+    parser.set_defaults(show=show)
+
+
+def _show_field(options: argparse.Namespace) -> None:
+    from unireplknet.inspection import find_subject, look_at_fields
+
+    if options.count < 1 or options.size < 8:
+        raise UserError(f"--count is {options.count}, --size {options.size}; expected at least 1 and 8")
+    subjects = [find_subject(m, options.pretrained, k) for m in options.models for k in options.kernels or [0]]
+    fields = look_at_fields(subjects, options.out, options.images, options.count, options.size, options.data)
+    rows = [field.summary() for field in fields]
+    width = max(len(row["name"]) for row in rows)
+    say(f"{'area that holds':{width}}  " + "  ".join(f"{part:>6}" for part in rows[0]["area_ratio"]))
+    for subject, row in zip(subjects, rows, strict=True):
+        areas = "  ".join(f"{ratio:6.1%}" for ratio in row["area_ratio"].values())
+        height, across = row["pixels"]
+        state = "" if subject.trained else ", untrained, residual branches at full strength"
+        say(f"{row['name']:{width}}  {areas}  of {height} x {across} pixels, {row['images']} images{state}")
+    say(f"written: {options.out / 'field.png'}, {options.out / 'field.json'}")
+
+
+def _show_kernels(options: argparse.Namespace) -> None:
+    from unireplknet.inspection import find_subject, look_at_kernels
+
+    for row in look_at_kernels(find_subject(options.model, options.pretrained), options.out, options.all):
+        branches = ", ".join(f"{b['kernel_size']}/{b['dilation']} {b['part']:.0%}" for b in row["branches"])
+        state = "trained" if row["trained"] else "untrained"
+        say(f"  {row['block']}  {state:9}  k/r and part of the weights: {branches}")
+    say(f"written: {options.out / 'kernels.png'}, {options.out / 'kernels.json'}")
+
+
+def _show_stages(options: argparse.Namespace) -> None:
+    from unireplknet.inspection import find_subject, look_at_stages
+
+    picture = look_at_stages(find_subject(options.model, options.pretrained), options.file, options.out)
+    say(f"written: {picture}")
+
+
+def _show_attribution(options: argparse.Namespace) -> None:
+    from unireplknet.inspection import find_subject, look_at_attribution
+
+    subject = find_subject(options.model, options.pretrained)
+    for found in look_at_attribution(subject, options.files, options.out, options.label):
+        gap = f"unexplained {found.gap:.1%}"
+        say(f"{found.file}  {found.label} {found.probability:.1%}, {gap}  written: {found.picture}")
 
 
 def pack(words: list[str]) -> None:
@@ -331,7 +481,8 @@ def fetch(words: list[str]) -> None:
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
-    command.__name__: command for command in (demo, fetch, pack, train, evaluate, predict, info, doctor)
+    command.__name__: command
+    for command in (demo, fetch, pack, train, evaluate, predict, export, inspect, info, doctor)
 }
 
 

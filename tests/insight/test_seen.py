@@ -8,7 +8,8 @@ from PIL import Image
 from unireplknet.insight.seen import draw_seen
 from unireplknet.modalities.audio import AudioInput
 from unireplknet.modalities.image import ImageInput
-from unireplknet.modalities.picture import Panel, panels
+from unireplknet.modalities.picture import Panel, heat, panels
+from unireplknet.modalities.video import VideoInput
 
 
 def test_an_image_is_shown_as_it_was() -> None:
@@ -48,3 +49,36 @@ def test_spectrogram_has_its_first_moment_on_the_left(tmp_path: Path) -> None:
     assert light.sum() > 5000
     left, right = np.nonzero(light)[1].mean(), np.nonzero(dark)[1].mean()
     assert left + 50 < right
+
+
+def test_weights_lie_on_the_pixels_of_the_panels() -> None:
+    image = ImageInput(size=4)
+    weights = torch.arange(48.0).view(3, 4, 4)
+    np.testing.assert_array_equal(heat(image, weights)[0], weights.sum(0))
+    sound = AudioInput(frames=5, mels=3)
+    sample = torch.randn(1, 5, 3)
+    np.testing.assert_array_equal(heat(sound, sample)[0], panels(sound, sample)[0].pixels)
+    np.testing.assert_array_equal(heat(object(), sample)[0], sample[0])
+
+
+def test_frames_of_a_video_are_shown_in_the_order_of_time() -> None:
+    inputs = VideoInput(frames=6, grid=(2, 3), size=4, fit="squash")
+    clip = torch.rand(6, 3, 4, 4)
+    shown = panels(inputs, inputs.tile(inputs.image.to_map((255 * clip).to(torch.uint8))))
+    assert [panel.title for panel in shown] == [f"frame {i}" for i in range(1, 7)]
+    for panel, frame in zip(shown, clip, strict=True):
+        np.testing.assert_allclose(panel.pixels, frame.permute(1, 2, 0), atol=1 / 255)
+    for values, frame in zip(heat(inputs, inputs.tile(clip)), clip, strict=True):
+        np.testing.assert_allclose(values, frame.sum(0), rtol=1e-6)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_what_speaks_for_a_class_is_red_and_what_against_it_blue(tmp_path: Path, count: int) -> None:
+    weights = np.zeros((32, 32))
+    weights[:8] = 2
+    weights[-4:] = -2
+    draw_seen([Panel(np.eye(32))] * count, "a", ["b"], [1.0], tmp_path / "a.png", [weights] * count)
+    picture = np.asarray(Image.open(tmp_path / "a.png").convert("RGB")).astype(int)
+    red, blue = (np.abs(picture - colour).sum(2) < 12 for colour in ((255, 0, 0), (0, 0, 255)))
+    assert red.sum() / blue.sum() == pytest.approx(2, rel=0.15)
+    assert red.sum() > 1000

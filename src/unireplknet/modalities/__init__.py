@@ -33,6 +33,10 @@ class Input(Protocol):
     def channels(self) -> int:
         """Channels of the map."""
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape (channels, H, W) of the map for evaluation."""
+
     def read(self, item: Any) -> Any:
         """Read a file (a path, or an open :class:`MemberFile` of an archive) or an array as a raw sample."""
 

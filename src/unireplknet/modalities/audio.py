@@ -96,6 +96,11 @@ class AudioInput:
         """Length of a sound that fills the map."""
         return int(self.rate * self.window / 1000) + (self.frames - 1) * int(self.rate * self.shift / 1000)
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape (1, frames, mels) of the map."""
+        return 1, self.frames, self.mels
+
     def read(self, item: Path) -> Tensor:
         """Read a file, average its channels, resample it.
 
@@ -174,6 +179,10 @@ class AudioInput:
         return [
             Panel(sample[0].T.flip(0).numpy(), across="time, s", up="mel band", extent=(0, seconds, 0, self.mels)),
         ]
+
+    def heat(self, weights: Tensor) -> list[np.ndarray]:
+        """Weights of the map's numbers on the spectrogram."""
+        return [weights[0].T.flip(0).numpy()]
 
 
 @dataclass

@@ -66,6 +66,11 @@ class ImageInput:
                 count = len(getattr(self, name))
                 raise UserError(f"input.{name} has {count} numbers, input.channels is {self.channels}")
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape (channels, H, W) of the map."""
+        return self.channels, self.size, self.size
+
     def read(self, item: Path | BinaryIO | np.ndarray) -> Image.Image:
         """Open a file, or wrap an 8-bit grey array of shape (H, W), as an image with the wanted channels."""
         if isinstance(item, np.ndarray):
@@ -90,6 +95,10 @@ class ImageInput:
         pixels = sample * torch.tensor(self.std).view(shape) + torch.tensor(self.mean).view(shape)
         pixels = pixels.clamp(0, 1)
         return [Panel((pixels[0] if self.channels == 1 else pixels[:3].permute(1, 2, 0)).numpy())]
+
+    def heat(self, weights: Tensor) -> list[np.ndarray]:
+        """Weights of the map's numbers on the picture: the sum over the channels."""
+        return [weights.sum(0).numpy()]
 
     def finish(self) -> list[v2.Transform]:
         """The last steps of every pipeline: pixels to normalised numbers."""

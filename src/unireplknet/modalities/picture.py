@@ -39,3 +39,16 @@ def panels(inputs: Any, sample: Tensor) -> list[Panel]:
         return inputs.panels(sample)
     several = len(sample) > 1
     return [Panel(channel.numpy(), f"channel {i}" if several else "") for i, channel in enumerate(sample)]
+
+
+def heat(inputs: Any, weights: Tensor) -> list[np.ndarray]:
+    """What the numbers of a map weigh, on the pixels of its :func:`panels`: shape (H, W) for each panel.
+
+    Args:
+        inputs: The input that made the map; its own ``heat`` says where a number is to be seen, otherwise each channel
+            is a panel.
+        weights: One for each number of the map, shape (C, H, W).
+    """
+    if hasattr(inputs, "heat"):
+        return inputs.heat(weights)
+    return [channel.numpy() for channel in weights]

@@ -80,6 +80,11 @@ class PointsInput:
         """One for each direction."""
         return len(self.directions)
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape (channels, H, W) of the map."""
+        return self.channels, self.size, self.size
+
     def read(self, item: Path) -> Tensor:
         """The points of a file, shape (N, 3), float32; those of a mesh are drawn from its surface.
 

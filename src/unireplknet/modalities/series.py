@@ -134,6 +134,11 @@ class SeriesInput:
         return height, count // height
 
     @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape (channels, H, W) of the map, which to forecast the network itself makes of a window."""
+        return self.channels, *self.map_size
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Names of the variables after angles were taken apart."""
         return _expand(self.variables, self.angles)

@@ -6,7 +6,7 @@ import csv
 import logging
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -106,6 +106,12 @@ class VideoInput:
         """Frames that a video must have."""
         return self.frames if self.sampling == "uniform" else (self.frames - 1) * self.stride + 1
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape (channels, H, W) of the map."""
+        rows, columns = self.grid
+        return self.channels, rows * self.size, columns * self.size
+
     def read(self, item: Path | MemberFile) -> Frames:
         """Find the frames of a file, without decoding any.
 
@@ -197,10 +203,6 @@ class VideoInput:
             corners = [((height - self.size) // 2, round(p * (width - self.size))) for p in places]
         return [tvf.crop(scaled, top, left, self.size, self.size) for top, left in corners]
 
-    def panels(self, sample: Tensor) -> list[Panel]:
-        """The frames side by side, in their colours."""
-        return self.image.panels(sample)
-
     def tile(self, clip: Tensor) -> Tensor:
         """Lay frames side by side.
 
@@ -214,6 +216,22 @@ class VideoInput:
         _, channels, height, width = clip.shape
         tiles = clip.reshape(rows, columns, channels, height, width).permute(2, 0, 3, 1, 4)
         return tiles.reshape(channels, rows * height, columns * width).as_subclass(Tensor).contiguous()
+
+    def untile(self, sample: Tensor) -> Tensor:
+        """The frames (frames, C, h, w) of a map: what :meth:`tile` laid side by side."""
+        rows, columns = self.grid
+        channels, height, width = sample.shape
+        tiles = sample.reshape(channels, rows, height // rows, columns, width // columns).permute(1, 3, 0, 2, 4)
+        return tiles.flatten(0, 1)
+
+    def panels(self, sample: Tensor) -> list[Panel]:
+        """The frames as pictures again, in the order of time."""
+        pictures = [panel for frame in self.untile(sample) for panel in self.image.panels(frame)]
+        return [replace(panel, title=f"frame {i}") for i, panel in enumerate(pictures, 1)]
+
+    def heat(self, weights: Tensor) -> list[np.ndarray]:
+        """Weights of the map's numbers on the frames."""
+        return [values for frame in self.untile(weights) for values in self.image.heat(frame)]
 
 
 @dataclass

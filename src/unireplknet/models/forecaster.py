@@ -175,8 +175,9 @@ class Forecaster(nn.Module):
 
     def _physical(self, out: Tensor, level: Tensor, spread: Tensor) -> Tensor:
         """Undo the normalisation of (B groups, horizon group targets); shape (B, horizon, stations, targets)."""
-        groups = level.shape[3] // self.group
-        out = out.view(len(level), groups, self.horizon, self.group, len(self.targets)).transpose(1, 2).flatten(2, 3)
+        batch, _, _, stations = level.shape  # len() would fix the number of samples in an exported graph
+        out = out.view(batch, stations // self.group, self.horizon, self.group, len(self.targets))
+        out = out.transpose(1, 2).flatten(2, 3)
         level, spread = (part[:, self.targets].permute(0, 2, 3, 1) for part in (level, spread))
         return (out * spread + level) * self.std[self.targets] + self.mean[self.targets]
 
@@ -233,7 +234,7 @@ class Forecaster(nn.Module):
         """What a map does not show: what normalising took out, places, and the newest calendar."""
         groups = x.shape[3] // self.group
         cycles = x[:, self.variables :, -1, 0].repeat_interleave(groups, 0)
-        places = self.coordinates.view(groups, -1).repeat(len(x), 1)
+        places = self.coordinates.view(groups, -1).repeat(x.shape[0], 1)
         return torch.cat([self._grouped(level).flatten(1), self._grouped(spread).flatten(1), places, cycles], 1)
 
     def to_maps(self, x: Tensor) -> Tensor:
@@ -249,7 +250,9 @@ class Forecaster(nn.Module):
         seen = ~x.isnan()
         z = torch.where(seen, (x - self.mean[:, None, None]) / self.std[:, None, None], 0)
         rows = torch.arange(x.shape[2], device=x.device)[:, None]
-        last = torch.where(seen, rows, -1).cummax(2).values
+        # The running maximum as a pooling over all rows before: ONNX has no cummax.
+        numbers = F.pad(torch.where(seen, rows, -1).float(), (0, 0, len(rows) - 1, 0), value=-1)
+        last = F.max_pool2d(numbers, (len(rows), 1), 1).long()
         first = torch.where(seen, rows, x.shape[2] - 1).amin(2, keepdim=True)  # a gap at the start looks ahead
         held = z.gather(2, torch.where(last < 0, first, last))
         count = seen.sum(2, keepdim=True).clamp_min(1)
@@ -277,8 +280,8 @@ class Forecaster(nn.Module):
         if self.embed_time is not None:
             embedded = embedded + self.embed_time(cycles.transpose(1, 2)).repeat_interleave(groups, 0)
         place = self.embed_place(self.coordinates.view(groups, -1))
-        embedded = embedded + place.repeat(len(values), 1)[:, None]
-        return embedded.reshape(len(embedded), 1, *self.map_size)
+        embedded = embedded + place.repeat(values.shape[0], 1)[:, None]
+        return embedded.reshape(embedded.shape[0], 1, *self.map_size)
 
 
 def masked_loss(forecast: Tensor, truth: Tensor, unit: Tensor, kind: str) -> tuple[Tensor, Tensor]:

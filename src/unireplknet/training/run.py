@@ -169,6 +169,16 @@ class Run:
             raise UserError(f"{file} cannot be read: {' '.join(str(error).split())}") from error
         return model.eval()
 
+    def first_model(self) -> Any:
+        """The network as it was before training, in evaluation mode: rebuilt from the run's seed.
+
+        Statistics that training took from the data beforehand, as forecasters do, are not in it.
+        """
+        recipe = self.recipe
+        with torch.random.fork_rng():
+            torch.manual_seed(recipe.trainer.seed)
+            return recipe.build(self.names).eval()
+
 
 def fit(recipe: Recipe, out: Path | None = None) -> Run:
     """Train, choose the best epoch on the val split, and write everything down.

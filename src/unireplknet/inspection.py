@@ -1,0 +1,294 @@
+"""Looking into networks: which one, at which samples, and into which files the pictures of ``insight`` go."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from timm.data import resolve_model_data_config
+from torch import Tensor, nn
+
+from unireplknet.errors import UserError
+from unireplknet.files import write_text
+from unireplknet.insight.field import Field, draw_fields, last_map, open_branches, receptive_field
+from unireplknet.insight.kernels import draw_kernels, first_of_each_stage, reparam_blocks, summarise
+from unireplknet.modalities import MODALITIES
+from unireplknet.modalities.folder import Draw, MapDataset, find_files
+from unireplknet.modalities.picture import heat, panels
+from unireplknet.models.variants import VARIANTS
+from unireplknet.training.labels import class_probabilities
+from unireplknet.training.recipe import nearest
+from unireplknet.training.run import Run
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network to look into.
+
+    Attributes:
+        name: What to call it.
+        model: The network, in evaluation mode.
+        inputs: How a file becomes its map.
+        trained: Whether its weights are more than random numbers.
+        run: Where it comes from, unless from timm's registry.
+    """
+
+    name: str
+    model: nn.Module
+    inputs: Any
+    trained: bool
+    run: Run | None = None
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The part that looks at maps: the whole, or what a forecaster has between embedding and head."""
+        return getattr(self.model, "backbone", self.model)
+
+    def read(self, file: str | Path) -> Tensor:
+        """The map of a file, shape (C, H, W).
+
+        Raises:
+            UserError: The file cannot be read.
+        """
+        if not Path(file).is_file():
+            raise UserError(f"{file} is not a file")
+        try:
+            return self.inputs.to_map(self.inputs.read(Path(file)))
+        except Exception as error:  # decoders raise anything
+            raise UserError(f"{file} cannot be read: {error}") from error
+
+
+def find_subject(word: str, pretrained: bool = False, kernel: int = 0) -> Subject:
+    """A run, or a network that timm knows, which ours are among.
+
+    Args:
+        word: A run folder, or a name such as convnext_tiny.
+        pretrained: Whether to download the weights of a name; otherwise they are drawn with seed 0.
+        kernel: Size K of the large kernels instead of the variant's own, of ours only.
+
+    Raises:
+        UserError: There is no such run or network, or it has no large kernels.
+    """
+    if (Path(word) / "config.yaml").is_file():
+        if kernel:
+            raise UserError(f"{word} is trained: its kernels have the sizes that they have; name a variant instead")
+        run = Run.open(word)
+        return Subject(word, run.load_model().requires_grad_(False), run.recipe.input, True, run)
+    base = word.partition(".")[0]
+    if not timm.is_model(base):
+        raise UserError(f"{word} is neither a run folder nor a network of timm{nearest(word, timm.list_models())}")
+    kwargs: dict[str, Any] = {}
+    if kernel:
+        if base not in VARIANTS:
+            raise UserError(f"{word} has no kernels whose size could be chosen; the variants of UniRepLKNet have")
+        kwargs["kernel_sizes"] = replace(VARIANTS[base], large_kernel=kernel).kwargs()["kernel_sizes"]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        try:
+            model = timm.create_model(word, pretrained, **kwargs).eval()
+        except (ValueError, RuntimeError, OSError) as error:
+            raise UserError(f"{word}: {' '.join(str(error).split())}") from error
+    name = f"{word}, K = {kernel}" if kernel else word
+    return Subject(name, model.requires_grad_(False), _timm_input(model), pretrained)
+
+
+def _timm_input(model: nn.Module) -> Any:
+    """How timm shows images to a network."""
+    config = resolve_model_data_config(model)
+    kind = MODALITIES["image"][0]
+    ways = {"nearest", "bilinear", "bicubic"} & {config["interpolation"]}
+    values = {
+        "size": config["input_size"][-1],
+        "channels": config["input_size"][0],
+        "fit": "squash" if config["crop_mode"] == "squash" else "crop",
+        "crop": config["crop_pct"],
+        "interpolation": ways.pop() if ways else "bicubic",
+        "mean": config["mean"],
+        "std": config["std"],
+    }
+    return kind(**values)
+
+
+def look_at_fields(
+    subjects: Sequence[Subject], folder: Path, images: str = "", count: int = 16, size: int = 512, data: str = ""
+) -> list[Field]:
+    """Measure effective receptive fields and draw them side by side.
+
+    Untrained networks are measured with their residual branches at full strength.
+
+    Args:
+        subjects: The networks.
+        folder: Where ``field.png`` and ``field.json`` go.
+        images: A folder of files to average over. By default a run is shown the val samples of its data, and the others
+            images of random numbers.
+        count: How many images to average over at most.
+        size: Height and width of images, in pixels; a run has its own.
+        data: Where the data of runs lie now, if they have moved.
+    """
+    found = []
+    for subject in subjects:
+        image, available = _images(subject, images, size, data)
+        shown = range(min(count, available))
+        model = subject.backbone
+        if not subject.trained:
+            with torch.random.fork_rng():
+                torch.manual_seed(0)
+                open_branches(model, torch.stack([image(i) for i in shown[:2]]))
+        found.append(receptive_field(subject.name, last_map(model), map(image, shown)))
+    folder.mkdir(parents=True, exist_ok=True)
+    draw_fields(found, folder / "field.png")
+    trained = {subject.name: subject.trained for subject in subjects}
+    _write_json(folder / "field.json", [{"trained": trained[field.name]} | field.summary() for field in found])
+    return found
+
+
+def _images(subject: Subject, folder: str, size: int, data: str) -> tuple[Callable[[int], Tensor], int]:
+    """The images to average a field over, by number, and how many there are."""
+    inputs, run = subject.inputs, subject.run
+    forecasts = run is not None and run.recipe.task == "forecasting"
+    if forecasts or (run is None and not folder):
+        shape = inputs.shape if forecasts else (inputs.channels, size, size)
+        return lambda i: torch.randn(shape, generator=torch.Generator().manual_seed(i)), 10**9
+    if folder:
+        if run is None:
+            inputs = replace(inputs, size=size, fit="squash")
+        looking, files = replace(subject, inputs=inputs), _files(folder, inputs.extensions)
+        return lambda i: looking.read(files[i]), len(files)
+    assert run is not None
+    samples = MapDataset(run.load_data(data).splits["val"], inputs.read, inputs.to_map)
+    readable = [i for i in range(len(samples)) if samples[Draw(0, i)].map is not None]
+
+    def sample(number: int) -> Tensor:
+        found = samples[Draw(0, readable[number])].map
+        assert found is not None
+        return found
+
+    return sample, len(readable)
+
+
+def _files(path: str, extensions: Sequence[str]) -> list[Path]:
+    if not Path(path).exists():
+        raise UserError(f"{path} does not exist")
+    if not (found := find_files(Path(path), extensions)):
+        raise UserError(f"{path} has no files ending in {' '.join(extensions)}")
+    return found
+
+
+def look_at_kernels(subject: Subject, folder: Path, everything: bool = False) -> list[dict[str, Any]]:
+    """Draw the branches of Dilated Reparam Blocks and their sum; of a run before and after training.
+
+    Args:
+        subject: The network.
+        folder: Where ``kernels.png`` and ``kernels.json`` go.
+        everything: Whether to draw every block instead of the first one of each stage.
+
+    Returns:
+        For each block its name, whether it is trained, and its branches in numbers.
+    """
+    states = {"trained": subject.model} if subject.trained else {"untrained": subject.model}
+    if subject.run is not None:
+        states = {"untrained": subject.run.first_model()} | states
+    blocks = {state: reparam_blocks(model) for state, model in states.items()}
+    first = next(iter(blocks.values()))
+    names = list(first if everything else first_of_each_stage(first))
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [(f"{name.removesuffix('.dwconv')}\n{state}", blocks[state][name]) for name in names for state in states]
+    draw_kernels(rows, folder / "kernels.png")
+    table = [
+        {"block": name, "trained": state == "trained", "branches": summarise(blocks[state][name])}
+        for name in first
+        for state in states
+    ]
+    _write_json(folder / "kernels.json", table)
+    return table
+
+
+def look_at_stages(subject: Subject, file: str | Path, folder: Path) -> Path:
+    """Draw what each stage makes of a file; returns the picture."""
+    from unireplknet.insight.activations import draw_stages, stage_maps
+
+    _classifies(subject)
+    sample = subject.read(file)
+    folder.mkdir(parents=True, exist_ok=True)
+    picture = folder / f"{Path(file).stem}-stages.png"
+    draw_stages(panels(subject.inputs, sample), stage_maps(subject.model, sample), Path(file).name, picture)
+    return picture
+
+
+@dataclass(frozen=True)
+class Explained:
+    """What is said of one file, and how far that is explained.
+
+    Attributes:
+        file: The file.
+        label: The class that the picture speaks of.
+        probability: Its probability.
+        gap: Part of the logit that the attributions do not add up to.
+        picture: The picture.
+    """
+
+    file: str
+    label: str
+    probability: float
+    gap: float
+    picture: str
+
+
+def look_at_attribution(subject: Subject, files: Sequence[str], folder: Path, label: str = "") -> list[Explained]:
+    """Draw which parts of samples speak for a class and which against it.
+
+    Where samples are looked at from several sides, it is the one view that training validates by.
+
+    Args:
+        subject: A run that classifies.
+        files: Files, or folders of files.
+        folder: Where ``NAME-attribution.png`` goes.
+        label: The class; by default the one that the network takes each file for.
+
+    Raises:
+        UserError: The run does not classify, or has no such class.
+    """
+    from unireplknet.insight.attribution import attribute
+    from unireplknet.insight.seen import draw_seen
+
+    run = _classifies(subject).run
+    if run is None:
+        raise UserError(f"{subject.name} has no names for its classes; attribution needs a run folder")
+    if label and label not in run.classes:
+        raise UserError(f"{run.path} has no class {label!r}{nearest(label, run.classes)}")
+    folder.mkdir(parents=True, exist_ok=True)
+    explained = []
+    for number, file in enumerate(f for path in files for f in _files(path, subject.inputs.extensions)):
+        sample = subject.read(file)
+        with torch.no_grad():
+            probabilities = class_probabilities(subject.model(sample[None]).float(), run.recipe.optim.loss)[0]
+        target = run.classes.index(label) if label else int(probabilities.argmax())
+        found = attribute(subject.model, sample, target, getattr(subject.inputs, "blank", 0.0))
+        values, order = (part.tolist() for part in probabilities.topk(min(5, len(run.classes))))
+        picture = folder / f"{number:03}-{file.stem}-attribution.png"
+        draw_seen(
+            panels(subject.inputs, sample),
+            f"{file.name}: what speaks for {run.classes[target]} (red) and against it (blue)",
+            [run.classes[c] for c in order],
+            values,
+            picture,
+            heat(subject.inputs, found.weights),
+        )
+        said = float(probabilities[target])
+        explained.append(Explained(str(file), run.classes[target], said, found.gap, str(picture)))
+    return explained
+
+
+def _classifies(subject: Subject) -> Subject:
+    if subject.run is not None and subject.run.recipe.task != "classification":
+        raise UserError(f"{subject.name} forecasts; only networks that classify can be looked into in this way")
+    return subject
+
+
+def _write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
