@@ -189,7 +189,7 @@ def make_plan(recipe: Recipe, published: Samples | None = None) -> Plan:
     if recipe.data.path or published is None:
         data = recipe.data.load(recipe.input)
         if not isinstance(data, Labelled):
-            raise UserError(f"{recipe.name} forecasts; --dry-run plans recipes that tell classes apart")
+            raise UserError(f"{recipe.name} is for {recipe.task}; --dry-run plans recipes that tell classes apart")
         samples = Samples(len(data.classes), {k: len(v) for k, v in data.splits.items()}, assumed=False)
         shape = _map_shape(recipe, data)
     else:
