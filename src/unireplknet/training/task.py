@@ -258,6 +258,10 @@ class Segmentation(Task):
             raise UserError("masks are learnt with optim.loss cross_entropy and without optim.mixup and optim.cutmix")
         if select in ("accuracy", "map"):
             raise UserError(f"trainer.select is {select}, which masks have not; set it to miou, loss or last")
+        alone = optim.device_batch(recipe.trainer.devices * recipe.trainer.nodes) == 1
+        if alone and recipe.model.decoder == "upernet" and not recipe.trainer.sync_batchnorm:
+            # Its coarsest level is one pixel an image.
+            raise UserError("UPerNet's batch statistics need 2 images a device; raise optim.batch_size, or take unet")
 
     def objective(self, maps: Tensor, labels: Tensor) -> Tensor:
         """Mean cross-entropy of the pixels that count, with that of the auxiliary head where there is one."""
