@@ -103,6 +103,24 @@ def test_every_augmentation_happens_and_a_seed_repeats_it(tmp_path: Path) -> Non
     assert torch.equal(dataset[Draw(2, 0)].label, samples[2].label)
 
 
+def test_a_crop_that_one_class_fills_is_drawn_again(tmp_path: Path) -> None:
+    """Of the 241 places, a class fills between a quarter and three quarters in 7."""
+    mask = np.zeros((16, 256), np.uint8)
+    mask[:, :16] = 1
+    mask[:4] = 255  # does not count
+    pair = write(tmp_path, np.zeros((16, 256, 3), np.uint8), mask)
+    inputs, shares = SegmentInput(size=16), {}
+    scene = inputs.read(pair)
+    for largest in (1.0, 0.75):
+        torch.manual_seed(0)
+        to_map = SegmentAugment(largest=largest).bind(inputs)
+        labels = torch.stack([to_map(scene)[1] for _ in range(200)])
+        part = (labels == 1).sum((1, 2)) / (labels != IGNORE).sum((1, 2))
+        shares[largest] = ((part > 0.25) & (part < 0.75)).float().mean().item()
+    assert shares[1.0] == pytest.approx(7 / 241, abs=0.04)
+    assert shares[0.75] == pytest.approx(1 - (1 - 7 / 241) ** 10, abs=0.1)
+
+
 def test_whole_images_keep_the_size_of_their_mask(tmp_path: Path) -> None:
     pixels, mask = coded(40, 80)
     pair = write(tmp_path, pixels, mask, classes=6)

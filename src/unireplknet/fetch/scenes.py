@@ -110,12 +110,12 @@ def compose(rng: np.random.Generator, photographs: Sequence[Image.Image], drawin
         photographs: What to cut a piece from.
         drawings: Files of the emoji of each class, with transparency.
     """
-    canvas = _piece(rng, photographs[rng.integers(len(photographs))])
+    canvas = _piece(rng, photographs[int(rng.integers(len(photographs)))])
     owners = np.zeros((SIDE, SIDE), np.uint8)
     labels, areas = [], []
-    for owner in range(1, rng.integers(1, 6) + 1):
+    for owner in range(1, int(rng.integers(1, 6)) + 1):
         label = int(rng.integers(len(drawings)))
-        layer = _layer(rng, drawings[label][rng.integers(len(drawings[label]))])
+        layer = _layer(rng, drawings[label][int(rng.integers(len(drawings[label])))])
         left, top = (int(rng.integers(-side // 3, SIDE - 2 * side // 3 + 1)) for side in layer.size)
         whole = Image.new("RGBA", (SIDE, SIDE))
         whole.paste(layer, (left, top))

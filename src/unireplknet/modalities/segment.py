@@ -145,11 +145,13 @@ class SegmentAugment:
         scale: Range of factors on the shorter side, of which input.short (or else input.size) is 1.
         flip: Probability of mirroring left and right.
         distort: Whether to change brightness, contrast, saturation and hue, each in half of the images.
+        largest: Part of a crop that one class may fill; where it fills more, another place is tried, up to ten.
     """
 
     scale: tuple[float, float] = (1.0, 1.0)
     flip: float = 0.0
     distort: bool = False
+    largest: float = 1.0
 
     def __post_init__(self) -> None:
         if not 0 < self.scale[0] <= self.scale[1]:
@@ -161,13 +163,20 @@ class SegmentAugment:
         low, high = (round(base * factor) for factor in self.scale)
         longest = round(inputs.long * self.scale[1]) if inputs.long else None
         fill = {tv_tensors.Image: [round(255 * m) for m in inputs.mean], tv_tensors.Mask: IGNORE}
-        steps: list[Any] = [
-            v2.RandomShortestSize(list(range(low, high + 1)), max_size=longest),
-            v2.RandomCrop(inputs.size, pad_if_needed=True, fill=fill),
-        ]
+        resize = v2.RandomShortestSize(list(range(low, high + 1)), max_size=longest)
+        crop = v2.RandomCrop(inputs.size, pad_if_needed=True, fill=fill)
+        steps: list[Any] = []
         if self.flip:
             steps.append(v2.RandomHorizontalFlip(self.flip))
         if self.distort:
             steps.append(v2.RandomPhotometricDistort())
-        pipeline = v2.Compose([*steps, *inputs.finish()])
-        return lambda scene: _plain(pipeline(*scene))
+        finish = v2.Compose([*steps, *inputs.finish()])
+        return lambda scene: _plain(finish(*self._cut(resize(*scene), crop)))
+
+    def _cut(self, scene: Scene, crop: v2.RandomCrop) -> Scene:
+        for _ in range(10 if self.largest < 1 else 1):
+            made = crop(*scene)
+            counts = torch.bincount(made[1][made[1] != IGNORE])
+            if (counts > 0).sum() > 1 and counts.max() < self.largest * counts.sum():
+                break
+        return made

@@ -4,8 +4,8 @@ Settings of ADE20K are those of the journal version's appendix B and of the auth
 steps of 16 crops, AdamW, a straight decay of the learning rate after 1,500 steps of warm-up, an auxiliary head with
 weight 0.4, synchronised batch statistics. What differs: steps are counted in whole epochs (127 of 1,263 steps are
 160,401); layer-wise decay counts every block, not groups of blocks; the decoder's convolutions are
-segmentation-models-pytorch's and have no dropout, the auxiliary head is torchvision's; a training crop that one class
-fills is not drawn again; sides of images to be scored are not rounded to multiples of 32.
+segmentation-models-pytorch's and have no dropout, the auxiliary head is torchvision's; sides of images to be scored are
+not rounded to multiples of 32.
 
 The val split is ADE20K's validation part. It chooses nothing: the last epoch is kept. While a training goes on,
 val/miou is of the middles of the images; ``unireplknet evaluate RUN`` scores them whole, and with ``--multi-scale`` at
@@ -170,7 +170,7 @@ def _ade20k(name: str, variant: str, weights: str, drop_path: float, layer_decay
             scales=(0.5, 0.75, 1.0, 1.25, 1.5, 1.75) if size == 512 else (0.75, 1.0, 1.25),
             first_class=1,  # 0 is what none of the 150 classes names
         ),
-        augment=SegmentAugment(scale=(0.5, 2.0), flip=0.5, distort=True),
+        augment=SegmentAugment(scale=(0.5, 2.0), flip=0.5, distort=True, largest=0.75),
         optim=Optim(
             epochs=127,
             batch_size=16,
