@@ -24,6 +24,7 @@ PACKAGES = {
     "tensorboard": "train",
     "matplotlib": "plots",
     "soundfile": "audio",
+    "segmentation_models_pytorch": "segment",
     "av": "video",
     "trimesh": "points",
     "pandas": "series",

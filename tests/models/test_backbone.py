@@ -1,6 +1,7 @@
 """Whole models: the merge against the float64 definition, shapes, half precision, and wrong arguments."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from torch import nn
 
 from tests.nn import definition
 from tests.nn.helpers import randomise, relative_error
-from unireplknet import UniRepLKNet
+from unireplknet import UniRepLKNet, create_model
 from unireplknet.models import VARIANTS
 from unireplknet.models.published import ABLATION_ROWS
 from unireplknet.nn.reparam import default_branches
@@ -101,6 +102,78 @@ def test_any_input_size(h: int, w: int, stride: int) -> None:
         assert relative_error(feature, stage) < 1e-4
         assert feature.shape[2] == -(-x.shape[2] // info["reduction"])
         assert feature.shape[3] == -(-x.shape[3] // info["reduction"])
+
+
+# Features for dense prediction
+
+
+def dense(merged: bool = False, **kwargs: Any) -> nn.Module:
+    """A feature extractor with norms of its own, none of whose parameters is at its first value."""
+    features = create_model("test_unireplknet", features_only=True, feature_norms=True, **kwargs)
+    randomise(features)
+    for norm in features.model.feature_norms:
+        nn.init.normal_(norm.weight)
+        nn.init.normal_(norm.bias)
+    if merged:
+        features.model.reparameterize()
+    return features.eval()
+
+
+@pytest.mark.parametrize("merged", [False, True])
+@pytest.mark.parametrize(("h", "w"), [(33, 47), (64, 256), (1, 1), (100, 167)])
+def test_feature_norms_against_the_definition(h: int, w: int, merged: bool) -> None:
+    """Odd sizes, and the aspects of 512 x 2048 and 800 x 1333."""
+    features, x = dense(), torch.randn(2, 3, h, w)
+    state = {key.removeprefix("model."): value.double() for key, value in features.state_dict().items()}
+    state |= {"head.norm.weight": torch.ones(128), "head.norm.bias": torch.zeros(128)}
+    state |= {"head.fc.weight": torch.zeros(1, 128), "head.fc.bias": torch.zeros(1)}
+    stages, _ = definition.network(x.double(), {k: v.double() for k, v in state.items()}, {7: default_branches(7)})
+    if merged:
+        features.model.reparameterize()
+    with torch.no_grad():
+        made = features(x)
+    for i, (feature, stage) in enumerate(zip(made, stages, strict=True)):
+        norm = [state[f"feature_norms.{i}.{leaf}"] for leaf in ("weight", "bias")]
+        rows = nn.functional.layer_norm(stage.movedim(1, -1), stage.shape[1:2], *norm, eps=1e-6)
+        assert relative_error(feature, rows.movedim(-1, 1)) < 1e-4
+        assert feature.shape[2:] == (-(-h // 2 ** (i + 2)), -(-w // 2 ** (i + 2)))
+    assert features.feature_info.reduction() == [4, 8, 16, 32]
+    assert features.feature_info.channels() == [16, 32, 64, 128]
+
+
+def test_feature_norms_stand_beside_the_path() -> None:
+    """The next stage and the classifier see the stage's own output, as in the published segmenters."""
+    plain = randomise(UniRepLKNet(num_classes=5, **VARIANTS["test_unireplknet"].kwargs())).eval()
+    model = UniRepLKNet(num_classes=5, **VARIANTS["test_unireplknet"].kwargs(), feature_norms=True).eval()
+    model.load_state_dict(plain.state_dict(), strict=False)
+    x = torch.randn(1, 3, 40, 56)
+    with torch.no_grad():
+        assert torch.equal(model(x), plain(x))
+        assert torch.equal(model.forward_intermediates(x)[0], plain.forward_features(x))
+
+
+def test_checkpointed_features_have_the_same_gradients() -> None:
+    plain = dense(drop_path_rate=0.3).double().train()
+    saving = copy.deepcopy(plain)
+    saving.model.set_grad_checkpointing()
+    outputs = []
+    for features in (plain, saving):
+        torch.manual_seed(1)
+        outputs.append(features(torch.ones(2, 3, 65, 47).double().cumsum(2).sin()))
+        sum(f.square().sum() for f in outputs[-1]).backward()
+    assert all(relative_error(a, b) < 1e-12 for a, b in zip(*outputs, strict=True))
+    for (key, a), b in zip(saving.named_parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-9, atol=1e-12, msg=key)
+
+
+@pytest.mark.parametrize("indices", [(1,), (0, 2), (-2, -1)])
+def test_some_features_only(indices: tuple[int, ...]) -> None:
+    features, x = dense(), torch.randn(1, 3, 32, 32)
+    some = create_model("test_unireplknet", features_only=True, feature_norms=True, out_indices=indices).eval()
+    some.load_state_dict({key: features.state_dict()[key] for key in some.state_dict()})
+    with torch.no_grad():
+        everything = features(x)
+        assert all(torch.equal(a, everything[i]) for a, i in zip(some(x), indices, strict=True))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

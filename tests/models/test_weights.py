@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -130,6 +131,65 @@ def test_released_layout_cannot_hold_equal_branches() -> None:
 def test_released_layout_refuses_what_it_cannot_express(kwargs: dict[str, Any]) -> None:
     with pytest.raises(WeightsError, match="no name for stages"):
         weights.to_released(UniRepLKNet(**SMALL, **kwargs))
+
+
+def dense_file(path: Path, merged: bool = False) -> UniRepLKNet:
+    """A segmenter's checkpoint as the authors' tools write it, and the backbone in it."""
+    model = small(num_classes=0, feature_norms=True)
+    if merged:
+        model.reparameterize()
+    state = {key: value for key, value in weights.to_released(model).items() if not key.startswith("norm.")}
+    assert [key for key in state if key.startswith("norm")] == [f"norm{i}.{leaf}" for i in range(4) for leaf in LEAVES]
+    heads = {
+        "decode_head.conv_seg.weight": torch.zeros(5, 8, 1, 1),
+        "decode_head.bottleneck.bn.running_var": torch.ones(8),
+        "auxiliary_head.conv_seg.weight": torch.zeros(5, 8, 1, 1),
+    }
+    meta = {"epoch": 3, "CLASSES": ("wall", "sky"), "hook_msgs": {"best_score": np.float64(0.5)}}
+    torch.save({"meta": meta, "state_dict": {f"backbone.{k}": v for k, v in state.items()} | heads}, path)
+    return model
+
+
+LEAVES = ("weight", "bias")
+
+
+@pytest.mark.parametrize("merged", [False, True])
+def test_the_backbone_of_a_segmenter(merged: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    expected, x = dense_file(tmp_path / "upernet.pth", merged), image()
+    caplog.set_level("WARNING", "unireplknet")
+    features = timm.create_model(
+        "unireplknet_a",
+        features_only=True,
+        **{k: v for k, v in SMALL.items() if k != "num_classes"},
+        feature_norms=True,
+    ).eval()
+    load_weights(features.model, tmp_path / "upernet.pth")
+    assert features.model.merged == merged
+    assert "left: decode_head (2 tensors), auxiliary_head (1 tensors)" in caplog.text
+    with torch.no_grad():
+        for feature, other in zip(features(x), expected.forward_intermediates(x)[1], strict=True):
+            assert torch.equal(feature, other)
+
+
+def test_parts_that_one_side_has_not_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    dense = dense_file(tmp_path / "upernet.pth")
+    caplog.set_level("WARNING", "unireplknet")
+    classifier = small()
+    own = {key: value.clone() for key, value in classifier.head.state_dict().items()}
+    load_weights(classifier, tmp_path / "upernet.pth")
+    assert "the file has no head" in caplog.text
+    assert "the model has no feature_norms: left 8 tensors" in caplog.text
+    assert all(torch.equal(value, own[key]) for key, value in classifier.head.state_dict().items())
+    x = image()
+    assert torch.equal(classifier.forward_features(x), dense.forward_features(x))
+
+    torch.save(weights.to_released(classifier), tmp_path / "classifier.pth")
+    features = small(num_classes=0, feature_norms=True)
+    features.prune_intermediate_layers([0, 1, 2, 3])
+    load_weights(features, tmp_path / "classifier.pth")
+    assert "the file has no feature_norms" in caplog.text
+    assert "the model has no head: left 4 tensors" in caplog.text
+    assert torch.equal(features.forward_features(x), dense.forward_features(x))
 
 
 # Files as users have them

@@ -110,3 +110,21 @@ def test_decay_by_epochs_begins_after_the_steady_ones() -> None:
     assert rates[15:18] == pytest.approx([2.5e-4 * 0.85] * 3)
     assert rates[-1] == pytest.approx(4.9e-11, rel=0.01)
     assert optimizer.param_groups[0]["betas"] == (0.95, 0.999)
+
+
+def test_a_polynomial_decay_is_torchs_under_the_warm_up() -> None:
+    optim = Optim(epochs=4, lr=0.1, min_lr=0.0, warmup_epochs=0, power=0.9)
+    optimizer = build_optimizer(nn.Linear(2, 2), optim)
+    schedule = build_schedule(optimizer, optim, steps_per_epoch=5)
+    other = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+    expected = torch.optim.lr_scheduler.PolynomialLR(other, total_iters=20, power=0.9)
+    optim.warmup_epochs = 1
+    warm = build_schedule(build_optimizer(nn.Linear(2, 2), optim), optim, steps_per_epoch=5)
+    for step in range(21):
+        assert schedule.get_last_lr()[0] == pytest.approx(expected.get_last_lr()[0], abs=1e-9)
+        rise = min(1, (step + 1) / 6)
+        assert warm.lr_lambdas[0](step) == pytest.approx(rise * schedule.lr_lambdas[0](step))
+        optimizer.step()
+        other.step()
+        schedule.step()
+        expected.step()

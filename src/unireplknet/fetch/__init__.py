@@ -13,7 +13,7 @@ from pathlib import Path
 
 from unireplknet._version import __version__
 from unireplknet.errors import UserError
-from unireplknet.fetch import audio, image, points, series, video
+from unireplknet.fetch import audio, image, points, scenes, series, video
 from unireplknet.fetch.archives import Package, checksum, obtain, unpack
 
 RECORD = "fetched.json"
@@ -69,6 +69,16 @@ DATA_SETS: dict[str, DataSet] = {
         (
             Package("npm", "emoji-datasource-google", 74_344_091, "16.0.0", EMOJI_GOOGLE),
             Package("npm", "emoji-datasource-twitter", 61_683_754, "16.0.0", EMOJI_TWITTER),
+        ),
+    ),
+    "scenes": DataSet(
+        "emoji of 8 categories on photographs, 96 x 96, with masks and boxes: 2,000 to learn from, 250 and 500 to test",
+        "made here; emoji Google Apache-2.0, photographs GPL-2: look before you pass them on",
+        scenes.scenes,
+        "unireplknet train scenes --data DIR",
+        (
+            Package("npm", "emoji-datasource-google", 74_344_091, "16.0.0", EMOJI_GOOGLE),
+            Package("apt", "mate-backgrounds", 46_638_500),
         ),
     ),
     "furniture": DataSet(

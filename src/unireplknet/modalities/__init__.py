@@ -10,14 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from torch import Tensor
-
 from unireplknet.modalities.audio import AudioAugment, AudioInput, load_speech_commands
 from unireplknet.modalities.emoji import load_emoji
 from unireplknet.modalities.folder import Labelled, load_folder, load_grouped
 from unireplknet.modalities.image import ImageAugment, ImageInput, load_digits, load_mnist
 from unireplknet.modalities.lists import load_list
+from unireplknet.modalities.masks import Masked, load_ade20k, load_masks
 from unireplknet.modalities.points import PointsAugment, PointsInput, load_modelnet, load_scanobjectnn
+from unireplknet.modalities.segment import SegmentAugment, SegmentInput
 from unireplknet.modalities.series import SeriesAugment, SeriesInput, load_series, load_ts
 from unireplknet.modalities.shards import load_shards
 from unireplknet.modalities.video import VideoAugment, VideoInput, load_kinetics
@@ -40,11 +40,11 @@ class Input(Protocol):
     def read(self, item: Any) -> Any:
         """Read a file (a path, or an open :class:`MemberFile` of an archive) or an array as a raw sample."""
 
-    def to_map(self, raw: Any) -> Tensor:
-        """The (channels, H, W) map of a raw sample, for evaluation."""
+    def to_map(self, raw: Any) -> Any:
+        """The (channels, H, W) map of a raw sample, for evaluation; with a label that belongs to it, where it does."""
 
 
-def views_of(inputs: Input) -> Callable[[Any], Tensor]:
+def views_of(inputs: Input) -> Callable[[Any], Any]:
     """How a sample is looked at when it counts: from several sides, where the input has ``to_views``.
 
     ``to_views(raw)`` gives maps of shape (V, channels, H, W), whose probabilities are averaged. Without it the one map
@@ -56,7 +56,7 @@ def views_of(inputs: Input) -> Callable[[Any], Tensor]:
 class Augment(Protocol):
     """How training changes samples."""
 
-    def bind(self, inputs: Any) -> Callable[[Any], Tensor]:
+    def bind(self, inputs: Any) -> Callable[[Any], Any]:
         """The training counterpart of ``inputs.to_map``."""
 
 
@@ -64,17 +64,20 @@ MODALITIES: dict[str, tuple[type[Input], type[Augment]]] = {
     "image": (ImageInput, ImageAugment),
     "audio": (AudioInput, AudioAugment),
     "points": (PointsInput, PointsAugment),
+    "segment": (SegmentInput, SegmentAugment),
     "series": (SeriesInput, SeriesAugment),
     "video": (VideoInput, VideoAugment),
 }
 
-SOURCES: dict[str, Callable[[Path, Any], Labelled | Windowed]] = {
+SOURCES: dict[str, Callable[[Path, Any], Labelled | Masked | Windowed]] = {
     "folder": lambda path, inputs: load_folder(path, inputs.extensions),
     "shards": lambda path, inputs: load_shards(path, inputs.extensions),
     "grouped": lambda path, inputs: load_grouped(path, inputs.extensions),
     "list": lambda path, inputs: load_list(path),
     "digits": lambda path, inputs: load_digits(),
     "emoji": lambda path, inputs: load_emoji(path),
+    "masks": lambda path, inputs: load_masks(path, inputs.extensions),
+    "ade20k": lambda path, inputs: load_ade20k(path, inputs.extensions),
     "mnist": lambda path, inputs: load_mnist(path),
     "modelnet": lambda path, inputs: load_modelnet(path, inputs.extensions),
     "scanobjectnn": lambda path, inputs: load_scanobjectnn(path),

@@ -324,18 +324,20 @@ def collate(samples: Sequence[Sample]) -> Batch:
 class MapDataset(Dataset[Sample]):
     """file -> read -> to_map, for every modality.
 
+    Where the label changes with the map, as the mask of an image that is mirrored, ``to_map`` gives both.
+
     What a sample looks like is a function of (seed, epoch, index) alone: not of the worker that makes it, nor of what
     was drawn before. An unreadable file becomes a sample with a problem instead of an exception.
 
     Args:
         split: The samples.
         read: Turns an item of the split into a raw sample; of a member of an archive it gets the open file.
-        to_map: Turns a raw sample into a (C, H, W) tensor; may draw random numbers.
+        to_map: Turns a raw sample into a (C, H, W) tensor, or into that and a label; may draw random numbers.
         seed: Seed of the random numbers.
     """
 
     def __init__(
-        self, split: AnySplit, read: Callable[[Any], Any], to_map: Callable[[Any], Tensor], seed: int = 0
+        self, split: AnySplit, read: Callable[[Any], Any], to_map: Callable[[Any], Any], seed: int = 0
     ) -> None:
         self.split = split
         self.read = read
@@ -354,7 +356,9 @@ class MapDataset(Dataset[Sample]):
             return Sample(None, label, draw.index, f"{self.split.name(draw.index)}: {error}")
         with random_state(self.seed, draw.epoch, draw.index):
             try:
-                return Sample(self.to_map(raw), label, draw.index)
+                made = self.to_map(raw)
+                map, label = made if isinstance(made, tuple) else (made, label)
+                return Sample(map, label, draw.index)
             except UserError as error:  # what is decoded on demand may turn out damaged here
                 return Sample(None, label, draw.index, f"{self.split.name(draw.index)}: {error}")
 

@@ -114,6 +114,8 @@ class UniRepLKNet(
         drop_path_rate: Drop-path rate of the last block; it grows linearly from 0.
         layer_scale_init: Initial layer scale; None for none.
         head_init_scale: Factor on the classifier's initial weights.
+        feature_norms: Give every stage's output as a feature a channel LayerNorm of its own, as the published
+            segmenters and detectors do; the next stage and the classifier see it without.
         device: Device of the parameters.
         dtype: Dtype of the parameters.
 
@@ -139,6 +141,7 @@ class UniRepLKNet(
         drop_path_rate: float = 0.0,
         layer_scale_init: float | None = 1e-6,
         head_init_scale: float = 1.0,
+        feature_norms: bool = False,
         device: torch.device | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -167,6 +170,7 @@ class UniRepLKNet(
                 for i in range(STAGES)
             )
         )
+        self.feature_norms = nn.ModuleList(LayerNorm2d(dim, **dd) for dim in dims) if feature_norms else None
         self.feature_info = [
             {"num_chs": dims[i], "reduction": stem_stride * 2**i, "module": f"stages.{i}"} for i in range(STAGES)
         ]
@@ -237,7 +241,7 @@ class UniRepLKNet(
         Args:
             x: Input of shape (B, C', H, W).
             indices: Stages to take: the last n, a list, or None for all.
-            norm: Accepted for timm's sake; the stages have no output norm.
+            norm: Accepted for timm's sake; a network that was built with ``feature_norms`` always uses them.
             stop_early: Run no stage beyond the last one taken.
             output_fmt: Only "NCHW".
             intermediates_only: Return the list alone.
@@ -256,7 +260,7 @@ class UniRepLKNet(
         for i, stage in enumerate(self.stages[: max(take) + 1] if stop_early else self.stages):
             x = stage(x)
             if i in take:
-                intermediates.append(x)
+                intermediates.append(x if self.feature_norms is None else self.feature_norms[i](x))
         return intermediates if intermediates_only else (x, intermediates)
 
     def prune_intermediate_layers(
@@ -266,7 +270,7 @@ class UniRepLKNet(
 
         Args:
             indices: As in :meth:`forward_intermediates`.
-            prune_norm: Accepted for timm's sake; the stages have no output norm.
+            prune_norm: Accepted for timm's sake; feature norms belong to their stages.
             prune_head: Remove the classifier.
 
         Returns:
@@ -276,6 +280,8 @@ class UniRepLKNet(
         last = max(take)
         shortened = last < len(self.stages) - 1
         self.stages = nn.Sequential(*self.stages[: last + 1])
+        if self.feature_norms is not None:
+            self.feature_norms = self.feature_norms[: last + 1]
         if shortened:
             self.num_features = self.feature_info[last]["num_chs"]
         if prune_head or shortened:

@@ -115,12 +115,14 @@ default_cfgs = generate_default_cfgs(
 
 def _entrypoint(name: str, variant: Variant) -> Callable[..., UniRepLKNet]:
     def create(pretrained: bool = False, **kwargs: Any) -> UniRepLKNet:
+        # timm's other extractors chain the children of a model and know of no norm beside the path.
+        how = {"feature_cls": "getter"} if kwargs.get("feature_norms") else {"flatten_sequential": True}
         return build_model_with_cfg(
             UniRepLKNet,
             name,
             pretrained,
             pretrained_filter_fn=checkpoint_filter_fn,
-            feature_cfg={"out_indices": (0, 1, 2, 3), "flatten_sequential": True},
+            feature_cfg={"out_indices": (0, 1, 2, 3), **how},
             **(variant.kwargs() | kwargs),
         )
 

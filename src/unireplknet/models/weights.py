@@ -14,10 +14,12 @@ import logging
 import pickle
 import re
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import torch
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError
@@ -37,7 +39,18 @@ HUB_ID = "DingXiaoH/UniRepLKNet"
 WEIGHTS_FILE = "model.safetensors"
 _WRAPPERS = ("state_dict", "model")
 _AVERAGED = ("state_dict_ema", "model_ema")
+_BACKBONE = "backbone."  # of the files of segmenters and detectors, beside their necks and heads
+_PARTS = ("feature_norms.", "head.")  # what a classifier and a feature extractor have apart from each other
 _BRANCHES = "branches"  # metadata: the (k, r) of every Dilated Reparam Block, which no tensor's shape tells
+
+# What training scripts store beside the weights: their arguments, and numpy's numbers for the best score.
+_SCALAR = np.float64(0).__reduce__()[0]
+_INERT: list[Any] = [
+    argparse.Namespace,
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in ("f4", "f8", "i8")),
+    *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+]
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +83,7 @@ _NAMES = (
     ("stages.{i}.blocks.{j}.pwconv2", "stages.{i}.{j}.pwconv2.0"),
     ("stages.{i}.blocks.{j}.norm2", "stages.{i}.{j}.pwconv2.2"),
     ("stages.{i}.blocks.{j}.layer_scale", "stages.{i}.{j}.gamma"),
+    ("feature_norms.{i}", "norm{i}"),
     ("head.norm", "norm"),
     ("head.fc", "head"),
 )
@@ -180,8 +194,8 @@ def read_state(path: str | Path, use_ema: bool = True) -> tuple[State, dict[str,
 
     Args:
         path: A .safetensors file, or a .pth file holding a state dict, bare or wrapped (``model``,
-            ``model_ema``, ``state_dict``, ``module.`` prefixes). The ``argparse.Namespace`` that the authors'
-            training script stores beside the weights is allowed; any other object is refused.
+            ``model_ema``, ``state_dict``, ``module.`` prefixes). The ``argparse.Namespace`` and numpy's numbers that
+            training scripts store beside the weights are allowed; any other object is refused.
         use_ema: Prefer averaged weights where the file has both.
 
     Returns:
@@ -202,7 +216,7 @@ def read_state(path: str | Path, use_ema: bool = True) -> tuple[State, dict[str,
             content = load_file(path)
         else:
             # Remarks on odd pickles are left out: those are refused below.
-            with warnings.catch_warnings(action="ignore"), torch.serialization.safe_globals([argparse.Namespace]):
+            with warnings.catch_warnings(action="ignore"), torch.serialization.safe_globals(_INERT):
                 content = torch.load(path, map_location="cpu", weights_only=True)
         return unwrap(content, use_ema), metadata
     except WeightsError as e:
@@ -216,6 +230,21 @@ def _why_unreadable(error: Exception) -> str:
         return f"holds {code[1]}, which could run code, and was not loaded: expected plain tensors"
     reason = "torch.save did not write it" if isinstance(error, pickle.UnpicklingError) else str(error)
     return f"damaged or not a weights file: {reason.splitlines()[0] if reason else type(error).__name__}"
+
+
+def backbone_of(state: Mapping[str, Tensor]) -> State:
+    """The backbone of a segmenter or detector, without the names of what is left; any other state dict as it is.
+
+    Args:
+        state: Tensors by name; where some are called ``backbone...``, the others are of heads that we do not have.
+    """
+    if not any(key.startswith(_BACKBONE) for key in state):
+        return dict(state)
+    left = Counter(key.partition(".")[0] for key in state if not key.startswith(_BACKBONE))
+    if left:
+        parts = ", ".join(f"{part} ({count} tensors)" for part, count in left.items())
+        logger.warning("only the backbone is taken from the file; left: %s", parts)
+    return {key.removeprefix(_BACKBONE): value for key, value in state.items() if key.startswith(_BACKBONE)}
 
 
 def unwrap(content: Any, use_ema: bool = True) -> State:
@@ -245,7 +274,8 @@ def unwrap(content: Any, use_ema: bool = True) -> State:
 def fit_state(state: State, pairs: Pairs | None, model: "UniRepLKNet") -> State:
     """Make tensors under our names fit one model, or say why they cannot.
 
-    The classifier stays as initialised where the class count differs, the stem is adapted to another number of
+    The classifier stays as initialised where the class count differs, and so do head and feature norms where the
+    file has none; those that the model has not are left. The stem is adapted to another number of
     input channels, and kernels grow: a merged one by zeros around it; a Dilated Reparam Block keeps its branches
     and statistics, pads its main kernel, and gets the branches it lacked with a zero BatchNorm weight, so that
     eval outputs stay as they were.
@@ -269,6 +299,7 @@ def fit_state(state: State, pairs: Pairs | None, model: "UniRepLKNet") -> State:
         elif isinstance(module, DepthwiseConv2d) and f"{name}.weight" in state:
             _grow_kernel(state, f"{name}.weight", module.kernel_size[0])
     _fit_stem(state, model)
+    _fit_parts(state, model)
     _fit_classifier(state, model)
     return state
 
@@ -329,6 +360,21 @@ def _fit_stem(state: State, model: "UniRepLKNet") -> None:
         logger.warning("the stem was adapted from %d to %d input channels", chans, model.in_chans)
 
 
+def _fit_parts(state: State, model: "UniRepLKNet") -> None:
+    """Follow the model where it has a head or feature norms and the file has not, or the other way round."""
+    for part in _PARTS:
+        own = {key: value for key, value in model.state_dict().items() if key.startswith(part)}
+        present = [key for key in state if key.startswith(part)]
+        name = part.rstrip(".")
+        if own and not present:
+            state |= own
+            logger.warning("the file has no %s: the model keeps its own", name)
+        elif present and not own:
+            for key in present:
+                del state[key]
+            logger.warning("the model has no %s: left %d tensors of the file", name, len(present))
+
+
 def _fit_classifier(state: State, model: "UniRepLKNet") -> None:
     present = [key for key in ("head.fc.weight", "head.fc.bias") if key in state]
     classes = len(state[present[0]]) if present else 0
@@ -371,6 +417,7 @@ def load_weights(model: "UniRepLKNet", source: str | Path, use_ema: bool = True)
 
 def _prepare(state: State, metadata: Mapping[str, str], model: "UniRepLKNet") -> State:
     pairs: Pairs | None = None
+    state = backbone_of(state)
     if is_released(state):
         state, pairs = from_released(state)
     elif _BRANCHES in metadata:

@@ -60,6 +60,8 @@ def build_schedule(optimizer: Optimizer, optim: Optim, steps_per_epoch: int) -> 
     floor = optim.min_lr / optim.lr
     if optim.epoch_decay:
         return LambdaLR(optimizer, lambda step: _epoch_factor(step, warmup, steps_per_epoch, optim))
+    if optim.power:
+        return LambdaLR(optimizer, lambda step: _power_factor(step, warmup, total, floor, optim.power))
     return LambdaLR(optimizer, lambda step: cosine_factor(step, warmup, total, floor))
 
 
@@ -72,6 +74,12 @@ def _epoch_factor(step: int, warmup: int, steps_per_epoch: int, optim: Optim) ->
     if step < warmup:
         return (step + 1) / (warmup + 1)
     return optim.epoch_decay ** max(0, step // steps_per_epoch + 1 - optim.steady_epochs)
+
+
+def _power_factor(step: int, warmup: int, total: int, floor: float, power: float) -> float:
+    """The rise of :func:`cosine_factor` on a decay that begins with the first step, as mmsegmentation has it."""
+    rise = min(1.0, (step + 1) / (warmup + 1))
+    return rise * (floor + (1 - floor) * max(0.0, 1 - step / total) ** power)
 
 
 def cosine_factor(step: int, warmup: int, total: int, floor: float) -> float:

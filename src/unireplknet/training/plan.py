@@ -16,6 +16,7 @@ from unireplknet.modalities.folder import Draw, Labelled
 from unireplknet.modalities.windows import Windowed
 from unireplknet.models.complexity import count_macs, count_params
 from unireplknet.models.forecaster import Forecaster
+from unireplknet.models.segmenter import Segmenter
 from unireplknet.training.loader import build_loader, steps_per_epoch
 from unireplknet.training.optim import build_optimizer, cosine_factor, warmup_steps
 from unireplknet.training.recipe import Recipe
@@ -195,6 +196,8 @@ def make_plan(recipe: Recipe, published: Samples | None = None) -> Plan:
     """
     if recipe.data.path or published is None:
         data = recipe.data.load(recipe.input)
+        if not isinstance(data, Labelled | Windowed):
+            raise UserError(f"{recipe.name} is for {recipe.task}; --dry-run plans classes and forecasts")
         samples = Samples(len(data.names), {k: len(v) for k, v in data.splits.items()}, assumed=False)
         shape = _map_shape(recipe, data)
     else:
@@ -241,7 +244,7 @@ def _map_shape(recipe: Recipe, data: Labelled | Windowed) -> tuple[int, int, int
     raise UserError(f"none of the training samples could be read; the last: {sample.problem}")
 
 
-def _build(recipe: Recipe, classes: int) -> UniRepLKNet | Forecaster:
+def _build(recipe: Recipe, classes: int) -> UniRepLKNet | Forecaster | Segmenter:
     """The network, with random weights."""
     model = replace(recipe, model=replace(recipe.model, weights="")).build([str(i) for i in range(classes)])
     model.set_grad_checkpointing(recipe.trainer.checkpoint_activations)

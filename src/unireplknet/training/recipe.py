@@ -17,9 +17,11 @@ from unireplknet.errors import UserError, missing_extra
 from unireplknet.files import write_text
 from unireplknet.modalities import BUILT_IN, MODALITIES, SOURCES, Augment, Input
 from unireplknet.modalities.folder import Labelled
+from unireplknet.modalities.masks import Masked
 from unireplknet.modalities.windows import Windowed
 from unireplknet.models.forecaster import Forecaster
 from unireplknet.models.published import ABLATION_ROWS
+from unireplknet.models.segmenter import Segmenter
 from unireplknet.nn.batch_stats import synchronise_batch_norms
 
 logger = logging.getLogger(__name__)
@@ -44,6 +46,9 @@ class Model:
         drop_path: Probability of skipping the last block of the network; earlier ones linearly less.
         drop: Dropout before the classifier.
         head_init_scale: Factor on the classifier's first weights; small where the rest is trained already.
+        decoder: What makes masks of the network's features: "upernet", or the lighter "unet".
+        decoder_width: Channels of UPerNet; of the first of U-Net's five steps, halved in each.
+        auxiliary: Weight of the loss of a second head for masks, on the third stage; 0 for no such head.
     """
 
     name: str = "unireplknet_a"
@@ -57,6 +62,9 @@ class Model:
     drop_path: float = 0.0
     drop: float = 0.0
     head_init_scale: float = 1.0
+    decoder: Literal["upernet", "unet"] = "upernet"
+    decoder_width: int = 256
+    auxiliary: float = 0.0
 
     def build(self, in_chans: int, classes: Sequence[str]) -> UniRepLKNet:
         """Construct the network for maps of ``in_chans`` channels.
@@ -64,12 +72,7 @@ class Model:
         Raises:
             UserError: The settings contradict each other or the data.
         """
-        if self.num_classes not in (0, len(classes)):
-            raise UserError(
-                f"model.num_classes is {self.num_classes}, the data have {len(classes)} classes"
-                f" ({shorten(classes)}); leave it at 0 to follow the data"
-            )
-        names = ("depths", "dims", "kernel_sizes")
+        self._check_classes(classes)
         kwargs = {
             "in_chans": in_chans,
             "num_classes": len(classes),
@@ -77,7 +80,7 @@ class Model:
             "drop_rate": self.drop,
             "stem_stride": self.stem_stride,
             "head_init_scale": self.head_init_scale,
-        } | {name: getattr(self, name) for name in names if getattr(self, name)}
+        } | self._shape()
         try:
             if self.row:
                 model = UniRepLKNet(**(self._row_kwargs() | kwargs))
@@ -90,6 +93,42 @@ class Model:
         except (ValueError, RuntimeError, OSError) as error:
             raise UserError(f"model {self.row or self.name}: {error}") from error
         return model
+
+    def build_segmenter(self, in_chans: int, classes: Sequence[str]) -> Segmenter:
+        """Construct a network under a decoder; its name may be any that timm knows.
+
+        Raises:
+            UserError: The settings contradict each other or the data, or the library of decoders is not installed.
+        """
+        self._check_classes(classes)
+        if self.row:
+            raise UserError(f"model.row is {self.row!r}; masks are made by named variants only, see model.name")
+        kwargs: dict[str, Any] = {"drop_path_rate": self.drop_path} | self._shape()
+        if self.stem_stride != 4:
+            kwargs["stem_stride"] = self.stem_stride
+        decoder = (self.decoder, self.decoder_width, self.auxiliary > 0)
+        try:
+            model = Segmenter(self.name, in_chans, len(classes), *decoder, **kwargs)
+            if self.weights:
+                if not isinstance(model.backbone, UniRepLKNet):
+                    raise UserError(f"model.weights are read into UniRepLKNets only, not into {self.name}")
+                unireplknet.load_weights(model.backbone, self.weights)
+        except UserError:
+            raise
+        except (ValueError, TypeError, RuntimeError, OSError) as error:
+            raise UserError(f"model {self.name}: {error}") from error
+        return model
+
+    def _check_classes(self, classes: Sequence[str]) -> None:
+        if self.num_classes not in (0, len(classes)):
+            raise UserError(
+                f"model.num_classes is {self.num_classes}, the data have {len(classes)} classes"
+                f" ({shorten(classes)}); leave it at 0 to follow the data"
+            )
+
+    def _shape(self) -> dict[str, Any]:
+        """What differs from the variant."""
+        return {name: value for name in ("depths", "dims", "kernel_sizes") if (value := getattr(self, name))}
 
     def _row_kwargs(self) -> dict[str, Any]:
         rows = {row.label: row.kwargs for row in ABLATION_ROWS}
@@ -125,7 +164,7 @@ class Data:
     workers: int = 0
     max_unreadable: int = 100
 
-    def load(self, inputs: Input) -> Labelled | Windowed:
+    def load(self, inputs: Input) -> Labelled | Masked | Windowed:
         """Find the samples and divide them into train, val and test.
 
         Raises:
@@ -151,6 +190,8 @@ class Optim:
         lr: Highest learning rate.
         min_lr: Learning rate at the end.
         warmup_epochs: Epochs in which the learning rate rises linearly to lr.
+        power: Power of a polynomial decay of the learning rate, 1 for a straight line, instead of the cosine; 0 for
+            the cosine.
         epoch_decay: Factor on the learning rate from each epoch to the next, instead of the cosine; 0 for the cosine.
         steady_epochs: Epochs at the full learning rate before that decay.
         betas: Decay of AdamW's running means of gradients and of their squares.
@@ -174,6 +215,7 @@ class Optim:
     lr: float = 1e-3
     min_lr: float = 1e-6
     warmup_epochs: float = 5.0
+    power: float = 0.0
     epoch_decay: float = 0.0
     steady_epochs: int = 1
     betas: tuple[float, float] = (0.9, 0.999)
@@ -216,9 +258,9 @@ class Trainer:
 
     Args:
         seed: Seed of the first weights, the order of samples and the augmentation.
-        select: What chooses the best epoch on the val split: lowest "loss", highest "accuracy", or highest "map" (mean
-            average precision) where samples have several classes; "last" takes the last one, for a val split too small
-            to tell.
+        select: What chooses the best epoch on the val split: lowest "loss", highest "accuracy", highest "map" (mean
+            average precision) where samples have several classes, or highest "miou" of masks; "last" takes the last
+            one, for a val split too small to tell.
         precision: The arithmetic, as Lightning calls it.
         accelerator: Where to compute; "auto" takes the best there is.
         devices: How many devices to use on each machine.
@@ -234,7 +276,7 @@ class Trainer:
     """
 
     seed: int = 0
-    select: Literal["loss", "accuracy", "map", "last"] = "accuracy"
+    select: Literal["loss", "accuracy", "map", "miou", "last"] = "accuracy"
     precision: Literal["32-true", "64-true", "bf16-mixed", "16-mixed"] = "32-true"
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
     devices: int = 1
@@ -247,7 +289,7 @@ class Trainer:
     progress: bool = True
     save_minutes: float = 10.0
 
-    def prepare(self, model: UniRepLKNet | Forecaster) -> None:
+    def prepare(self, model: UniRepLKNet | Forecaster | Segmenter) -> None:
         """Set a network up for the way in which it is to be trained, in place."""
         if self.sync_batchnorm:
             synchronise_batch_norms(model)
@@ -288,7 +330,7 @@ class Recipe:
         """What is learnt: classification, unless the input is for something else."""
         return getattr(self.input, "task", "classification")
 
-    def build(self, names: Sequence[str]) -> UniRepLKNet | Forecaster:
+    def build(self, names: Sequence[str]) -> UniRepLKNet | Forecaster | Segmenter:
         """Construct the network.
 
         Args:
@@ -299,6 +341,8 @@ class Recipe:
         """
         if self.task == "classification":
             return self.model.build(self.input.channels, names)
+        if self.task == "segmentation":
+            return self.model.build_segmenter(self.input.channels, names)
         if self.trainer.select != "loss":
             raise UserError(f"trainer.select is {self.trainer.select}, which forecasts have not; set it to loss")
         backbone = self.model.build(self.input.channels, ())

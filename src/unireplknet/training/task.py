@@ -8,15 +8,18 @@ from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
+import torch.nn.functional as F
 from timm.data import Mixup
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
-from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
 from unireplknet.errors import UserError
 from unireplknet.modalities.folder import Batch, Labelled
+from unireplknet.modalities.masks import IGNORE, Masked
 from unireplknet.modalities.windows import Windowed, statistics
 from unireplknet.models.forecaster import Forecaster, masked_loss
+from unireplknet.models.segmenter import Segmenter
 from unireplknet.randomness import seed_from
 from unireplknet.training.baselines import table, without_gaps
 from unireplknet.training.checkpoint import SECTION
@@ -244,6 +247,62 @@ class Classification(Task):
         scores["map" if self.several else "accuracy"].update(class_probabilities(outputs, kind), labels.long())
 
 
+class Segmentation(Task):
+    """Learns the class of every pixel.
+
+    Args:
+        model: From maps to logits of the same height and width.
+        recipe: Decides loss, optimiser, schedule and memory layout.
+        num_classes: Number of classes.
+        steps_per_epoch: Optimiser steps in an epoch, for the schedule.
+
+    Raises:
+        UserError: The recipe wants what masks have not.
+    """
+
+    model: Segmenter
+
+    def __init__(self, model: Segmenter, recipe: Recipe, num_classes: int, steps_per_epoch: int) -> None:
+        miou = MulticlassJaccardIndex(num_classes, average="macro", ignore_index=IGNORE)
+        super().__init__(model, recipe, steps_per_epoch, nn.ModuleDict({"loss": MeanMetric("error"), "miou": miou}))
+        optim, select = recipe.optim, recipe.trainer.select
+        if optim.loss != "cross_entropy" or optim.mixup or optim.cutmix:
+            raise UserError("masks are learnt with optim.loss cross_entropy and without optim.mixup and optim.cutmix")
+        if select in ("accuracy", "map"):
+            raise UserError(f"trainer.select is {select}, which masks have not; set it to miou, loss or last")
+        alone = optim.device_batch(recipe.trainer.devices * recipe.trainer.nodes) == 1
+        if alone and recipe.model.decoder == "upernet" and not recipe.trainer.sync_batchnorm:
+            # Its coarsest level is one pixel an image.
+            raise UserError("UPerNet's batch statistics need 2 images a device; raise optim.batch_size, or take unet")
+
+    def objective(self, maps: Tensor, labels: Tensor) -> Tensor:
+        """Mean cross-entropy of the pixels that count, with that of the auxiliary head where there is one."""
+        outputs = self.model.forward_training(maps.contiguous(memory_format=self.layout))
+        smoothing, weights = self.recipe.optim.label_smoothing, (1.0, self.recipe.model.auxiliary)
+        losses = [w * _pixel_loss(out, labels, smoothing) for w, out in zip(weights, outputs, strict=False)]
+        return torch.stack(losses).sum()
+
+    @property
+    def map_shape(self) -> tuple[int, int, int]:
+        """The least that goes through all stages and the decoder."""
+        return self.recipe.input.channels, 64, 64
+
+    def blank_labels(self, count: int) -> Tensor:
+        """The first class everywhere."""
+        return torch.zeros(count, *self.map_shape[1:], dtype=torch.int64)
+
+    def count(self, outputs: Tensor, labels: Tensor, scores: dict[str, Metric]) -> None:
+        """Cross-entropy of the pixels that count, and the mean over classes of intersection over union."""
+        scores["loss"].update(_pixel_loss(outputs, labels), (labels != IGNORE).sum())
+        scores["miou"].update(outputs.argmax(1), labels)
+
+
+def _pixel_loss(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Mean over the pixels that count, 0 where none does."""
+    total = F.cross_entropy(logits, labels, ignore_index=IGNORE, label_smoothing=smoothing, reduction="sum")
+    return total / (labels != IGNORE).sum().clamp_min(1)
+
+
 class Forecasting(Task):
     """Learns to foretell numbers.
 
@@ -281,7 +340,7 @@ class Forecasting(Task):
             scores[name].update(loss / count.clamp_min(1), count)
 
 
-def build_task(recipe: Recipe, data: Labelled | Windowed, steps_per_epoch: int) -> Task:
+def build_task(recipe: Recipe, data: Labelled | Masked | Windowed, steps_per_epoch: int) -> Task:
     """The network and what it is to learn from the data."""
     several = isinstance(data, Labelled) and data.several
     if isinstance(data, Labelled):
@@ -300,4 +359,6 @@ def task_of(model: nn.Module, recipe: Recipe, outputs: int, steps_per_epoch: int
     """What a network is to learn: to forecast if it is a forecaster, otherwise to tell ``outputs`` classes apart."""
     if isinstance(model, Forecaster):
         return Forecasting(model, recipe, steps_per_epoch)
+    if isinstance(model, Segmenter):
+        return Segmentation(model, recipe, outputs, steps_per_epoch)
     return Classification(model, recipe, outputs, steps_per_epoch, several)

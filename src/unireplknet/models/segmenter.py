@@ -1,0 +1,130 @@
+"""Semantic segmentation: a backbone of the family, or any of timm's, under a decoder of segmentation-models-pytorch."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unireplknet.errors import missing_extra
+from unireplknet.models.backbone import UniRepLKNet
+
+Decoder = Literal["upernet", "unet"]
+
+BACKBONE = "network.encoder.model.model"
+"""Where the libraries put the backbone."""
+
+
+class Segmenter(nn.Module):
+    """Maps to the class of each of their pixels.
+
+    Backbones of the family have feature norms, which are then UPerNet's own: released backbones of segmenters fit.
+
+    Args:
+        backbone: A name that timm knows, such as those of the family.
+        in_chans: Channels C of the maps.
+        num_classes: Number of classes.
+        decoder: "upernet", or the lighter "unet".
+        width: Channels of UPerNet; of U-Net those of the first of its five steps, halved in each.
+        auxiliary: Whether to have a second, simpler head on the third stage, to learn with.
+        kwargs: Arguments of the backbone.
+
+    Raises:
+        UserError: The library is not installed.
+
+    Source:
+        Section 5 of the paper takes UPerNet of 512 channels; its decoder has a dropout of 0.1 that this one has not,
+        and its auxiliary head 256 channels where torchvision's has a quarter of the stage's.
+    """
+
+    def __init__(
+        self,
+        backbone: str,
+        in_chans: int,
+        num_classes: int,
+        decoder: Decoder = "upernet",
+        width: int = 256,
+        auxiliary: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__()
+        try:
+            import segmentation_models_pytorch as smp
+        except ImportError as error:
+            raise missing_extra("segmentation_models_pytorch", "segment") from error
+        from unireplknet.models.variants import VARIANTS
+
+        own = backbone.partition(".")[0] in VARIANTS
+        settings = {"feature_norms": True, **kwargs} if own else kwargs
+        self.network = smp.create_model(
+            decoder,
+            f"tu-{backbone}",
+            encoder_weights=None,
+            in_channels=in_chans,
+            classes=num_classes,
+            decoder_channels=width if decoder == "upernet" else tuple(width // 2**i for i in range(5)),
+            feature_cls="getter",
+            **({"upsampling": 1} if decoder == "upernet" else {}),
+            **settings,
+        )
+        if own and decoder == "upernet":
+            norms = self.network.decoder.feature_norms
+            self.network.decoder.feature_norms = nn.ModuleList(nn.Identity() for _ in norms)
+        self.auxiliary = _fcn_head(self.network.encoder.out_channels[-2], num_classes) if auxiliary else None
+
+    @property
+    def backbone(self) -> UniRepLKNet | nn.Module:
+        """The network that sees the maps."""
+        return self.get_submodule(BACKBONE)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x of shape (B, C, H, W), of any H and W, to logits (B, num_classes, H, W)."""
+        return self._classify(self.network.encoder(x), x)
+
+    def forward_training(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The logits of :meth:`forward`, and where there is an auxiliary head its logits too, of the same shape."""
+        features = self.network.encoder(x)
+        logits = self._classify(list(features), x)
+        if self.auxiliary is None:
+            return (logits,)
+        return logits, _resized(self.auxiliary(features[-2]), x)
+
+    def _classify(self, features: list[Tensor], x: Tensor) -> Tensor:
+        return _resized(self.network.segmentation_head(self.network.decoder(features)), x)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute the blocks of the backbone in the backward pass instead of keeping their activations.
+
+        Args:
+            enable: Whether to.
+        """
+        self.backbone.set_grad_checkpointing(enable)  # type: ignore[operator]
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """The backbone's groups for layer-wise learning-rate decay, as timm defines it; the decoder is the last one.
+
+        Args:
+            coarse: One group a stage instead of one a block.
+        """
+        groups = self.backbone.group_matcher(coarse)  # type: ignore[operator]
+        return {name: _below_backbone(patterns) for name, patterns in groups.items()}
+
+
+def _fcn_head(dim: int, num_classes: int) -> nn.Module:
+    from torchvision.models.segmentation.fcn import FCNHead
+
+    return FCNHead(dim, num_classes)
+
+
+def _resized(logits: Tensor, like: Tensor) -> Tensor:
+    if logits.shape[2:] == like.shape[2:]:
+        return logits
+    return F.interpolate(logits, size=like.shape[2:], mode="bilinear", align_corners=False)
+
+
+def _below_backbone(patterns: Any) -> Any:
+    """Patterns of timm's group matchers, a string or pairs of one and an order, for names below the backbone."""
+    if isinstance(patterns, str):
+        return patterns.replace("^", f"^{BACKBONE}.".replace(".", r"\."), 1)
+    return [(_below_backbone(pattern), order) for pattern, order in patterns]

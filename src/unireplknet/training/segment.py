@@ -1,0 +1,289 @@
+"""Using a run that segments: scores on a split, and masks for files."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from torchmetrics.functional.classification import multiclass_confusion_matrix
+
+from unireplknet.errors import UserError
+from unireplknet.insight.masks import draw_masks
+from unireplknet.modalities.folder import EpochSampler, MapDataset, collate, find_files
+from unireplknet.modalities.masks import IGNORE, MaskSplit, Pair
+from unireplknet.modalities.picture import panels
+from unireplknet.training.evaluate import best_device
+from unireplknet.training.recipe import Recipe, shorten
+from unireplknet.training.run import Run
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a map is looked at.
+
+    Attributes:
+        scales: Factors on its size; the probabilities are averaged.
+        mirrored: Whether to look at its mirror images too.
+        window: Side of the windows of sliding inference; 0 for the whole map at once.
+        overlap: Part of a window that the next one sees again.
+    """
+
+    scales: tuple[float, ...] = (1.0,)
+    mirrored: bool = False
+    window: int = 0
+    overlap: float = 0.0
+
+    @staticmethod
+    def of(recipe: Recipe, multi_scale: bool = False, sliding: bool | None = None) -> Look:
+        """What a recipe says, at one scale or at several, whole or (by default as the recipe says) sliding."""
+        inputs: Any = recipe.input
+        window = inputs.size if (inputs.inference == "sliding" if sliding is None else sliding) else 0
+        scales = inputs.scales if multi_scale else (1.0,)
+        return Look(tuple(scales), multi_scale, window, inputs.overlap)
+
+
+def whole_or_sliding(model: nn.Module, map: Tensor, look: Look) -> Tensor:
+    """Logits of a map.
+
+    Args:
+        model: From maps (B, C, H, W) to logits (B, classes, H, W).
+        map: Shape (1, C, H, W).
+        look: Its window, if it has one; windows at the edges are moved inwards, so that all have the same size.
+
+    Returns:
+        Shape (1, classes, H, W), the mean where windows overlap.
+    """
+    if not look.window:
+        return model(map)
+    height, width = map.shape[2:]
+    tall, wide = min(look.window, height), min(look.window, width)
+    total: Any = 0
+    count = map.new_zeros(1, 1, height, width)
+    for top in _starts(height, tall, look.overlap):
+        for left in _starts(width, wide, look.overlap):
+            place = (slice(None), slice(None), slice(top, top + tall), slice(left, left + wide))
+            seen = model(map[place])
+            if isinstance(total, int):
+                total = seen.new_zeros(1, seen.shape[1], height, width)
+            total[place] += seen
+            count[place] += 1
+    return total / count
+
+
+def _starts(length: int, window: int, overlap: float) -> list[int]:
+    stride = max(1, round(window * (1 - overlap)))
+    return sorted({min(start, length - window) for start in range(0, length - window + stride, stride)})
+
+
+def probabilities(model: nn.Module, map: Tensor, size: tuple[int, int], look: Look) -> Tensor:
+    """What a network thinks of each pixel.
+
+    Args:
+        model: From maps to logits.
+        map: Shape (1, C, h, w).
+        size: Height H and width W of the answer.
+        look: How to look at it.
+
+    Returns:
+        Shape (classes, H, W).
+    """
+    total: Any = 0
+    for scale in look.scales:
+        scaled = map if scale == 1 else F.interpolate(map, scale_factor=scale, mode="bilinear", antialias=True)
+        for mirrored in (False, True)[: 1 + look.mirrored]:
+            logits = whole_or_sliding(model, scaled.flip(3) if mirrored else scaled, look).float()
+            logits = F.interpolate(logits.flip(3) if mirrored else logits, size=size, mode="bilinear")
+            total = total + logits[0].softmax(0)
+    return total / (len(look.scales) * (1 + look.mirrored))
+
+
+@dataclass(frozen=True)
+class MaskScores:
+    """What a network made of the pixels of a split.
+
+    Attributes:
+        matrix: How many pixels of each class (row) were taken for each class (column), shape (classes, classes).
+        images: Number of images.
+        unreadable: One line for each sample that could not be read.
+    """
+
+    matrix: np.ndarray
+    images: int
+    unreadable: list[str]
+
+    @property
+    def iou(self) -> np.ndarray:
+        """Intersection over union of each class, over all pixels; not a number where no pixel is or is taken for it."""
+        both = self.matrix.diagonal()
+        either = self.matrix.sum(0) + self.matrix.sum(1) - both
+        return np.where(either > 0, both / np.maximum(either, 1), np.nan)
+
+    def summary(self, classes: Sequence[str]) -> dict[str, Any]:
+        """Mean intersection over union, accuracy of pixels and of classes, as plain numbers."""
+        true, iou = self.matrix.sum(1), self.iou
+        right = self.matrix.diagonal()
+        return {
+            "images": self.images,
+            "pixels": int(true.sum()),
+            "miou": float(np.nanmean(iou)),
+            "pixel_accuracy": float(right.sum() / true.sum()),
+            "mean_class_accuracy": float((right[true > 0] / true[true > 0]).mean()),
+            "per_class": {
+                name: {"iou": None if np.isnan(iou[i]) else float(iou[i]), "pixels": int(true[i])}
+                for i, name in enumerate(classes)
+            },
+            "unreadable": self.unreadable,
+        }
+
+
+def evaluate(
+    run: Run, name: str = "", path: str = "", multi_scale: bool = False, sliding: bool | None = None
+) -> tuple[Path, MaskScores]:
+    """Score the best epoch of a run on whole images of one of its splits, at the size of their masks.
+
+    Args:
+        run: The run.
+        name: "train", "val" or "test"; by default test, or val where the data have no test split.
+        path: Where the data lie now, if they have moved.
+        multi_scale: Whether to average over input.scales and mirror images.
+        sliding: Whether to look at windows instead of the whole; by default as the recipe says.
+
+    Returns:
+        The file in the run folder that holds the scores, and the scores.
+
+    Raises:
+        UserError: There is no such split, or none of its samples counts.
+    """
+    data, recipe = run.load_data(path), run.recipe
+    name = name or ("test" if "test" in data.splits else "val")
+    if name not in data.splits:
+        raise UserError(f"the data of {run.path} have no {name} split, only {', '.join(data.splits)}")
+    look = Look.of(recipe, multi_scale, sliding)
+    scores = score(run.load_model(), _whole_images(recipe, data.splits[name]), len(run.classes), look)
+    how = {"split": name, "scales": look.scales, "mirrored": look.mirrored, "window": look.window}
+    text = json.dumps(how | scores.summary(run.classes), indent=2, ensure_ascii=False)
+    kind = ("-multi-scale" if multi_scale else "") + ("-sliding" if look.window else "")
+    file = run.path / f"evaluation-{name}{kind}.json"
+    file.write_text(text + "\n", encoding="utf-8")
+    return file, scores
+
+
+def _whole_images(recipe: Recipe, split: MaskSplit) -> DataLoader[Any]:
+    """One image a batch: they have all sizes."""
+    inputs: Any = recipe.input
+    dataset = MapDataset(split, inputs.read, inputs.whole, recipe.trainer.seed)
+    sampler = EpochSampler(len(split), False)
+    return DataLoader(dataset, 1, sampler=sampler, num_workers=recipe.data.workers, collate_fn=collate)
+
+
+@torch.inference_mode()
+def score(model: nn.Module, loader: DataLoader[Any], classes: int, look: Look) -> MaskScores:
+    """Run a network over images, one a batch, and count pixels.
+
+    Raises:
+        UserError: No pixel counts.
+    """
+    device = best_device()
+    model = model.to(device).eval()
+    matrix, images, unreadable = np.zeros((classes, classes), np.int64), 0, []
+    for batch in loader:
+        for problem in batch.problems:
+            unreadable.append(problem)
+            logger.warning("skipped unreadable sample %d: %s", len(unreadable), problem)
+        for map, mask in zip(batch.maps, batch.labels, strict=True):
+            height, width = mask.shape
+            said = probabilities(model, map[None].to(device), (height, width), look).argmax(0).cpu()
+            matrix += multiclass_confusion_matrix(said, mask, classes, ignore_index=IGNORE).numpy()
+            images += 1
+    if not matrix.any():
+        first = f"; the first unreadable one: {shorten(unreadable, 1)}" if unreadable else ""
+        raise UserError(f"no pixel of {images} images has a class{first}")
+    return MaskScores(matrix, images, unreadable)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The mask of one file.
+
+    Attributes:
+        file: The file.
+        mask: PNG file with the number of the class of each pixel; empty where the file was unreadable.
+        picture: PNG file with the mask drawn on the image.
+        shares: Part of the pixels of each class that there is, largest first.
+        problem: Why the file was unreadable.
+    """
+
+    file: str
+    mask: str
+    picture: str
+    shares: dict[str, float]
+    problem: str = ""
+
+
+@torch.inference_mode()
+def predict(run: Run, paths: Sequence[str | Path], folder: Path | None = None) -> list[Prediction]:
+    """Segment files.
+
+    Args:
+        run: The run.
+        paths: Image files, or folders to search for them.
+        folder: Where to put ``NAME-mask.png`` and ``NAME-drawn.png``; by default ``predictions`` in the run folder.
+
+    Returns:
+        One prediction a file, in the order given.
+
+    Raises:
+        UserError: A path does not exist, or no file was found or readable.
+    """
+    recipe, files = run.recipe, []
+    for path in map(Path, paths):
+        if not path.exists():
+            raise UserError(f"{path} does not exist")
+        found = find_files(path, recipe.input.extensions)
+        if not found:
+            raise UserError(f"{path} has no files ending in {' '.join(recipe.input.extensions)}")
+        files += found
+    folder = folder or run.path / "predictions"
+    folder.mkdir(parents=True, exist_ok=True)
+    device, look = best_device(), Look.of(recipe)
+    model = run.load_model().to(device)
+    predictions = []
+    for number, batch in enumerate(_whole_images(recipe, MaskSplit([Pair(file) for file in files]))):
+        file = files[number]
+        if batch.problems:
+            predictions.append(Prediction(str(file), "", "", {}, batch.problems[0]))
+            continue
+        height, width = batch.labels.shape[1:]
+        said = probabilities(model, batch.maps.to(device), (height, width), look).argmax(0).cpu()
+        # Files of the same name from several folders keep a number apart.
+        same = sum(other.stem == file.stem for other in files[:number])
+        stem = f"{file.stem}{f'-{same + 1}' if same else ''}"
+        predictions.append(_write(file, batch.maps[0], said, run, folder / stem))
+    if all(p.problem for p in predictions):
+        raise UserError(f"none of the files could be read; the first: {predictions[0].problem}")
+    return predictions
+
+
+def _write(file: Path, map: Tensor, said: Tensor, run: Run, stem: Path) -> Prediction:
+    mask, picture = (stem.with_name(f"{stem.name}-{what}.png") for what in ("mask", "drawn"))
+    inputs: Any = run.recipe.input
+    numbers = said.numpy() + inputs.first_class
+    Image.fromarray(numbers.astype(np.uint8 if numbers.max() < 256 else np.uint16)).save(mask)
+    small = F.interpolate(said[None, None].float(), size=map.shape[1:])[0, 0].long()
+    draw_masks(panels(inputs, map)[0].pixels, small, run.classes, file.name, picture)
+    counts = torch.bincount(said.flatten(), minlength=len(run.classes))
+    order = [i for i in counts.argsort(descending=True).tolist() if counts[i]]
+    shares = {run.classes[i]: int(counts[i]) / said.numel() for i in order}
+    return Prediction(str(file), str(mask), str(picture), shares)

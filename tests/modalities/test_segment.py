@@ -1,0 +1,144 @@
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.nn.functional import max_pool2d
+
+from tests.scenes import draw_scene
+from unireplknet.errors import UserError
+from unireplknet.modalities.folder import Draw, MapDataset
+from unireplknet.modalities.masks import IGNORE, MaskSplit, Pair
+from unireplknet.modalities.segment import SegmentAugment, SegmentInput
+
+PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+
+
+def write(folder: Path, pixels: np.ndarray, mask: np.ndarray, classes: int = 3) -> Pair:
+    Image.fromarray(pixels).save(folder / "image.png")
+    Image.fromarray(mask).save(folder / "mask.png")
+    return Pair(folder / "image.png", folder / "mask.png", classes)
+
+
+def coded(height: int, width: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """A picture whose red is 40 times the class of the pixel, so that a map tells which classes belong to it."""
+    mask = np.random.default_rng(seed).integers(0, 6, (height // 8, width // 8)).repeat(8, 0).repeat(8, 1)
+    return np.stack([40 * mask] * 3, -1).astype(np.uint8), mask.astype(np.uint8)
+
+
+def test_classes_of_the_file_are_read_as_labels(tmp_path: Path) -> None:
+    pixels, _ = draw_scene(np.random.default_rng(0), 20, 30)
+    mask = np.random.default_rng(0).choice([0, 1, 2, 255], (20, 30)).astype(np.uint8)
+    pair = write(tmp_path, pixels, mask)
+    image, labels = SegmentInput().read(pair)
+    np.testing.assert_array_equal(image.permute(1, 2, 0).numpy(), pixels)
+    np.testing.assert_array_equal(labels.numpy(), np.where(mask == 255, IGNORE, mask.astype(int)))
+    from_one = SegmentInput(first_class=1).read(pair)[1]
+    np.testing.assert_array_equal(from_one.numpy(), np.where(np.isin(mask, (0, 255)), IGNORE, mask.astype(int) - 1))
+    palette = Image.fromarray(mask, "L").convert("P")
+    palette.putdata(mask.flatten())
+    palette.save(tmp_path / "mask.png")
+    assert torch.equal(SegmentInput().read(pair)[1], labels)
+    Image.fromarray(mask.astype(np.uint16) + 300).save(tmp_path / "mask.png")
+    assert torch.equal(SegmentInput(first_class=300, ignore=555).read(pair)[1], labels)
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (np.full((20, 30), 3, np.uint8), r"mask.png has the number 3; the 3 classes are 0 to 2, and 255 is ignored"),
+        (np.zeros((30, 20), np.uint8), r"mask.png is 20 x 30 pixels, its image 30 x 20"),
+        (np.zeros((20, 30, 3), np.uint8), r"mask.png is in colour \(RGB\); expected a number a pixel"),
+    ],
+)
+def test_a_wrong_mask_is_named_and_no_sample(mask: np.ndarray, message: str, tmp_path: Path) -> None:
+    pair, inputs = write(tmp_path, np.zeros((20, 30, 3), np.uint8), mask), SegmentInput()
+    with pytest.raises(UserError, match=message):
+        inputs.read(pair)
+    sample = MapDataset(MaskSplit([pair]), inputs.read, inputs.to_map)[Draw(0, 0)]
+    assert sample.map is None
+    assert str(pair.mask) in sample.problem
+
+
+@pytest.mark.parametrize("shape", [(48, 80), (32, 32), (16, 24)])
+@pytest.mark.parametrize("seed", range(4))
+def test_map_and_mask_stay_together(shape: tuple[int, int], seed: int, tmp_path: Path) -> None:
+    """Two pixels or more from the edge of a label, the red of the map is that of the class."""
+    pair = write(tmp_path, *coded(*shape, seed), classes=6)
+    inputs = SegmentInput(size=32, short=40, **PLAIN)
+    augment = SegmentAugment(scale=(0.7, 2.0), flip=0.5)
+    torch.manual_seed(seed)
+    for to_map in (inputs.to_map, augment.bind(inputs)):
+        map, labels = to_map(inputs.read(pair))
+        assert type(map) is type(labels) is torch.Tensor
+        assert map.dtype == torch.float32
+        assert map.shape == (3, 32, 32)
+        assert labels.shape == (32, 32)
+        highest, lowest = (s * max_pool2d(s * labels[None].float(), 5, 1, 2)[0] for s in (1, -1))
+        counted = (highest == lowest) & (labels != IGNORE)
+        assert counted.sum() > 30
+        assert (map[0] * 255 - 40 * labels)[counted].abs().max() < 4
+
+
+def test_what_the_image_does_not_fill_is_ignored_and_grey(tmp_path: Path) -> None:
+    inputs = SegmentInput(size=32, short=16)
+    scene = inputs.read(write(tmp_path, *coded(16, 24), classes=6))
+    torch.manual_seed(0)
+    map, labels = SegmentAugment().bind(inputs)(scene)
+    outside = labels == IGNORE
+    assert outside.sum() == 32 * 32 - 16 * 24
+    assert map[:, outside].abs().max() < 0.02  # the mean, but for rounding to a byte
+
+
+def test_every_augmentation_happens_and_a_seed_repeats_it(tmp_path: Path) -> None:
+    pair = write(tmp_path, *coded(40, 64), classes=6)
+    inputs = SegmentInput(size=24, short=32, **PLAIN)
+    augment = SegmentAugment(scale=(0.8, 1.6), flip=0.5, distort=True)
+    dataset = MapDataset(MaskSplit([pair]), inputs.read, augment.bind(inputs), seed=3)
+    samples = [dataset[Draw(epoch, 0)] for epoch in range(6)]
+    assert all(not torch.equal(a.map, b.map) for a, b in itertools.pairwise(samples))
+    assert torch.equal(dataset[Draw(2, 0)].map, samples[2].map)
+    assert torch.equal(dataset[Draw(2, 0)].label, samples[2].label)
+
+
+def test_a_crop_that_one_class_fills_is_drawn_again(tmp_path: Path) -> None:
+    """Of the 241 places, a class fills between a quarter and three quarters in 7."""
+    mask = np.zeros((16, 256), np.uint8)
+    mask[:, :16] = 1
+    mask[:4] = 255  # does not count
+    pair = write(tmp_path, np.zeros((16, 256, 3), np.uint8), mask)
+    inputs, shares = SegmentInput(size=16), {}
+    scene = inputs.read(pair)
+    for largest in (1.0, 0.75):
+        torch.manual_seed(0)
+        to_map = SegmentAugment(largest=largest).bind(inputs)
+        labels = torch.stack([to_map(scene)[1] for _ in range(200)])
+        part = (labels == 1).sum((1, 2)) / (labels != IGNORE).sum((1, 2))
+        shares[largest] = ((part > 0.25) & (part < 0.75)).float().mean().item()
+    assert shares[1.0] == pytest.approx(7 / 241, abs=0.04)
+    assert shares[0.75] == pytest.approx(1 - (1 - 7 / 241) ** 10, abs=0.1)
+
+
+def test_whole_images_keep_the_size_of_their_mask(tmp_path: Path) -> None:
+    pixels, mask = coded(40, 80)
+    pair = write(tmp_path, pixels, mask, classes=6)
+    for inputs, size in (
+        (SegmentInput(), (40, 80)),
+        (SegmentInput(short=20), (20, 40)),
+        (SegmentInput(short=20, long=30), (15, 30)),
+        (SegmentInput(long=40), (20, 40)),
+    ):
+        map, labels = inputs.whole(inputs.read(pair))
+        assert map.shape == (3, *size)
+        np.testing.assert_array_equal(labels.numpy(), mask)
+
+
+def test_wrong_settings_are_named() -> None:
+    with pytest.raises(UserError, match=r"input.overlap is 1.0; expected at least 0 and less than 1"):
+        SegmentInput(overlap=1.0)
+    with pytest.raises(UserError, match=r"input.mean has 1 numbers; expected 3"):
+        SegmentInput(mean=(0.5,))
+    with pytest.raises(UserError, match=r"augment.scale is \(2.0, 1.0\)"):
+        SegmentAugment(scale=(2.0, 1.0))

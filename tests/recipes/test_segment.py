@@ -1,0 +1,46 @@
+import pytest
+import torch
+
+from unireplknet.recipes import RECIPES, segment
+from unireplknet.training.optim import build_schedule
+
+PUBLISHED = [recipe for recipe in segment.ALL if recipe.__name__ not in ("masks", "scenes")]
+
+
+def test_there_is_a_recipe_for_every_published_size_and_crop() -> None:
+    recipes = [recipe() for recipe in PUBLISHED]
+    sizes = [(recipe.model.name.removeprefix("unireplknet_"), recipe.input.size) for recipe in recipes]
+    assert sizes == [("t", 512), ("s", 512), ("s", 512), ("s", 640), ("b", 640), ("l", 640), ("xl", 640)]
+    assert all("Not run." in (recipe.__doc__ or "") for recipe in PUBLISHED)
+    assert {recipe.name for recipe in recipes} <= RECIPES.keys()
+
+
+@pytest.mark.parametrize("function", PUBLISHED, ids=lambda f: f.__name__)
+def test_steps_and_rates_are_the_published_ones(function) -> None:
+    """160,000 steps of 16 of ADE20K's 20,210 images; 1,500 steps of warm-up under a straight line."""
+    recipe = function()
+    optim, steps = recipe.optim, 20_210 // recipe.optim.batch_size
+    assert steps * optim.epochs == pytest.approx(160_000, rel=0.005)
+    assert optim.warmup_epochs * steps == pytest.approx(1_500, abs=5)
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=optim.lr)
+    schedule, rate = build_schedule(optimizer, optim, steps), schedule_rate
+    total = steps * optim.epochs
+    assert rate(schedule, 3_000) == pytest.approx(1e-4 * (1 - 3_000 / total))
+    assert rate(schedule, 749) == pytest.approx(1e-4 * 750 / 1_504 * (1 - 749 / total), rel=0.01)
+    assert rate(schedule, total) == 0
+    assert recipe.trainer.select == "last"  # the validation part chooses nothing
+    assert optim.device_batch(recipe.trainer.devices) == 2
+
+
+def schedule_rate(schedule: torch.optim.lr_scheduler.LambdaLR, step: int) -> float:
+    return 1e-4 * schedule.lr_lambdas[0](step)
+
+
+@pytest.mark.parametrize("function", segment.ALL, ids=lambda f: f.__name__)
+def test_the_networks_take_their_maps(function) -> None:
+    recipe = function()
+    recipe.model.weights = ""
+    with torch.device("meta"):
+        model = recipe.build([str(i) for i in range(150)]).eval()
+        assert model(torch.zeros(1, 3, 96, 160)).shape == (1, 150, 96, 160)
+    assert (model.auxiliary is not None) == (recipe.model.auxiliary == 0.4)
