@@ -126,7 +126,7 @@ def scenes() -> Recipe:
 
     Command: unireplknet fetch scenes && unireplknet train scenes --data data/scenes
     Hardware: a CPU; two cores are enough.
-    Time: half an hour (estimate, from the first steps on one core).
+    Time: half an hour to an hour (estimate, from the first epoch on one core).
     Score: not run.
     """
     recipe = masks()
