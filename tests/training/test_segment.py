@@ -74,13 +74,15 @@ def test_the_score_while_training_is_that_of_numpy(tmp_path: Path) -> None:
     logits, labels = torch.randn(4, 3, 9, 7), torch.from_numpy(rng.choice([0, 1, IGNORE], (4, 9, 7)))
     logits[:, 2] = -9  # a class that is nowhere counts for nothing
     for part in (slice(0, 3), slice(3, 4)):
-        task.count(logits[part], labels[part], task.val_loss, task.metric)
+        task.count(logits[part], labels[part], task.scores)
     said, true = logits.argmax(1).numpy(), labels.numpy()
-    assert task.metric.compute().item() == pytest.approx(np.nanmean(iou_by_hand(list(said), list(true), 3)), abs=1e-6)
+    assert task.scores["miou"].compute().item() == pytest.approx(
+        np.nanmean(iou_by_hand(list(said), list(true), 3)), abs=1e-6
+    )
     loss = nn.functional.cross_entropy(logits, labels, ignore_index=IGNORE)
-    assert task.val_loss.compute().item() == pytest.approx(loss.item(), rel=1e-5)
-    task.count(logits[:1], torch.full((1, 9, 7), IGNORE), task.val_loss, task.metric)
-    assert task.val_loss.compute().item() == pytest.approx(loss.item(), rel=1e-5)
+    assert task.scores["loss"].compute().item() == pytest.approx(loss.item(), rel=1e-5)
+    task.count(logits[:1], torch.full((1, 9, 7), IGNORE), task.scores)
+    assert task.scores["loss"].compute().item() == pytest.approx(loss.item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("auxiliary", [0.0, 0.4])
