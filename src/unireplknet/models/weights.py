@@ -417,7 +417,8 @@ def load_weights(model: "UniRepLKNet", source: str | Path, use_ema: bool = True)
 
 def _prepare(state: State, metadata: Mapping[str, str], model: "UniRepLKNet") -> State:
     pairs: Pairs | None = None
-    state = backbone_of(state)
+    if not hasattr(model, "backbone"):  # a forecaster, for which it is a part of the whole
+        state = backbone_of(state)
     if is_released(state):
         state, pairs = from_released(state)
     elif _BRANCHES in metadata:
