@@ -119,8 +119,7 @@ def run_cell(recipe: Recipe, out: Path) -> None:
     if "test" not in run.results:
         test = run.load_data().splits["test"]
         summary = score(run.load_model(), build_loader(recipe, test)).summary(run.classes)
-        by_class = [row["accuracy"] for row in summary["per_class"].values()]
-        run.note(test={"top1": summary["top1"], "class_mean": statistics.mean(by_class)})
+        run.note(test={"top1": summary["top1"], "class_mean": summary["mean_class_accuracy"]})
 
 
 def finished(recipe: Recipe, out: Path) -> Run | None:

@@ -100,9 +100,8 @@ def fit_by_command(recipe: Recipe) -> Run:
 def score_of(run: Run, samples: Split) -> dict[str, float]:
     """Accuracy of a run's best epoch, the mean of the classes' accuracies, and the number of wrong answers."""
     summary = score(run.load_model(), build_loader(run.recipe, samples)).summary(run.classes)
-    by_class = [row["accuracy"] for row in summary["per_class"].values()]
     wrong = round((1 - summary["top1"]) * summary["samples"])
-    return {"top1": summary["top1"], "class_mean": statistics.mean(by_class), "wrong": wrong}
+    return {"top1": summary["top1"], "class_mean": summary["mean_class_accuracy"], "wrong": wrong}
 
 
 def floors(run: Run, tests: dict[str, Split]) -> dict[str, float]:

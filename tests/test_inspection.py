@@ -166,7 +166,7 @@ def test_forecasts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert field.scores.shape == (12, 12)
     assert main(["inspect", "kernels", str(path), "--out", str(tmp_path / "out")]) == 0
     assert main(["inspect", "stages", str(path), "a.csv"]) == 2
-    assert "forecasts; only networks that classify" in capsys.readouterr().err
+    assert "is for forecasting; only networks that classify" in capsys.readouterr().err
 
 
 def test_first_numbers_of_a_map_are_those_of_timm(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from unireplknet.files import write_text
 from unireplknet.insight.field import Field, draw_fields, last_map, open_branches, receptive_field
 from unireplknet.insight.kernels import draw_kernels, first_of_each_stage, reparam_blocks, summarise
 from unireplknet.modalities import MODALITIES
-from unireplknet.modalities.folder import Draw, MapDataset, find_files
+from unireplknet.modalities.folder import Draw, MapDataset, find_inputs
 from unireplknet.modalities.picture import heat, panels
 from unireplknet.models.variants import VARIANTS
 from unireplknet.training.labels import class_probabilities
@@ -157,7 +157,7 @@ def _images(subject: Subject, folder: str, size: int, data: str) -> tuple[Callab
     if folder:
         if run is None:
             inputs = replace(inputs, size=size, fit="squash")
-        looking, files = replace(subject, inputs=inputs), _files(folder, inputs.extensions)
+        looking, files = replace(subject, inputs=inputs), find_inputs([folder], inputs.extensions)
         return lambda i: looking.read(files[i]), len(files)
     assert run is not None
     samples = MapDataset(run.load_data(data).splits["val"], inputs.read, inputs.to_map)
@@ -169,14 +169,6 @@ def _images(subject: Subject, folder: str, size: int, data: str) -> tuple[Callab
         return found
 
     return sample, len(readable)
-
-
-def _files(path: str, extensions: Sequence[str]) -> list[Path]:
-    if not Path(path).exists():
-        raise UserError(f"{path} does not exist")
-    if not (found := find_files(Path(path), extensions)):
-        raise UserError(f"{path} has no files ending in {' '.join(extensions)}")
-    return found
 
 
 def look_at_kernels(subject: Subject, folder: Path, everything: bool = False) -> list[dict[str, Any]]:
@@ -263,7 +255,7 @@ def look_at_attribution(subject: Subject, files: Sequence[str], folder: Path, la
         raise UserError(f"{run.path} has no class {label!r}{nearest(label, run.classes)}")
     folder.mkdir(parents=True, exist_ok=True)
     explained = []
-    for number, file in enumerate(f for path in files for f in _files(path, subject.inputs.extensions)):
+    for number, file in enumerate(find_inputs(files, subject.inputs.extensions)):
         sample = subject.read(file)
         with torch.no_grad():
             probabilities = class_probabilities(subject.model(sample[None]).float(), run.recipe.optim.loss)[0]
@@ -286,7 +278,8 @@ def look_at_attribution(subject: Subject, files: Sequence[str], folder: Path, la
 
 def _classifies(subject: Subject) -> Subject:
     if subject.run is not None and subject.run.recipe.task != "classification":
-        raise UserError(f"{subject.name} forecasts; only networks that classify can be looked into in this way")
+        task = subject.run.recipe.task
+        raise UserError(f"{subject.name} is for {task}; only networks that classify can be looked into in this way")
     return subject
 
 

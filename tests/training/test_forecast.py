@@ -104,6 +104,16 @@ def test_the_next_rows_are_forecast_from_a_file(forecasting: Run, tmp_path: Path
         assert min(image.size) > 100
 
 
+def test_forecasts_of_files_of_one_name_do_not_replace_one_another(forecasting: Run, tmp_path: Path) -> None:
+    for folder, hours in (("a", 100), ("b", 120)):
+        (tmp_path / folder).mkdir()
+        weather_frame(hours).to_csv(tmp_path / folder / "same.csv", index=False)
+    tables = [p.table for p in predict(forecasting, [tmp_path])]
+    assert [t.name for t in tables if t] == ["forecast-same.csv", "forecast-same-2.csv"]
+    first, second = (pd.to_datetime(pd.read_csv(t)["time"]).min() for t in tables if t)
+    assert second - first == pd.Timedelta(hours=20)
+
+
 def test_files_that_cannot_be_forecast_are_named(forecasting: Run, tmp_path: Path) -> None:
     frame = weather_frame(100)
     frame.to_csv(tmp_path / "good.csv", index=False)

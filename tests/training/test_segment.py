@@ -249,3 +249,11 @@ def test_what_masks_have_not_is_refused(change: dict[str, Any], message: str, tm
 def test_flags_for_masks_are_refused_elsewhere(trained: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", str(trained.path), "--sliding"]) == 2
     assert "--multi-scale and --sliding are for masks" in capsys.readouterr().err
+
+
+def test_export_says_that_it_does_not_write_segmenters(
+    segmenting: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["export", str(segmenting.path), "--out", str(tmp_path / "a.onnx")]) == 2
+    assert "is for segmentation; export writes networks that classify or forecast" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -23,7 +23,7 @@ AROUND = ((0.0, 0.0), (90.0, 0.0), (180.0, 0.0), (270.0, 0.0), (0.0, 90.0), (0.0
 def furniture() -> Recipe:
     """Furniture in ten classes, 307 models, tested on models by other authors.
 
-    Command: unireplknet train furniture --data PATH
+    Command: unireplknet fetch furniture && unireplknet train furniture --data data/furniture
     Hardware: a CPU; two cores are enough.
     Time: about a minute (estimate).
     Score: measured by benchmarks/points_runs.py; not run as a whole yet.

@@ -20,7 +20,7 @@ SMALL = ((7,), (7,), (7, 7), (3,))
 def weather() -> Recipe:
     """Temperature and wind of the next 24 hours at three airports.
 
-    Command: unireplknet train weather --data PATH
+    Command: unireplknet fetch weather && unireplknet train weather --data data/weather
     Hardware: a CPU; two cores are enough.
     Time: a minute, and a minute for the baselines.
     Score: temperature MSE 8.82, MAE 2.11 (°C), wind speed MSE 4.62, MAE 1.65 (m/s) on the last quarter of the year,

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_confusion_matrix
 
 from unireplknet.errors import UserError
-from unireplknet.modalities.folder import Draw, Labelled, MapDataset, Split, find_files
+from unireplknet.modalities.folder import Draw, Labelled, MapDataset, Split, distinct_stems, find_inputs
 from unireplknet.modalities.picture import panels
 from unireplknet.ops import constant_weights
 from unireplknet.training.labels import average_precision, class_probabilities
@@ -208,14 +208,8 @@ def predict(run: Run, paths: Sequence[str | Path], top: int = 5, pictures: Path 
     Raises:
         UserError: A path does not exist, or no file was found or readable.
     """
-    recipe, files = run.recipe, []
-    for path in map(Path, paths):
-        if not path.exists():
-            raise UserError(f"{path} does not exist")
-        found = find_files(path, recipe.input.extensions)
-        if not found:
-            raise UserError(f"{path} has no files ending in {' '.join(recipe.input.extensions)}")
-        files += found
+    recipe = run.recipe
+    files = find_inputs(paths, recipe.input.extensions)
     unlabelled = Split(files, np.zeros(len(files), np.int64))
     scores = score(run.load_model(), build_loader(recipe, unlabelled, views=True))
     loader = build_loader(recipe, unlabelled)
@@ -226,23 +220,20 @@ def predict(run: Run, paths: Sequence[str | Path], top: int = 5, pictures: Path 
         for index, classes, values in zip(scores.indices.tolist(), order.tolist(), probabilities.tolist(), strict=True)
     }
     if pictures is not None:
-        said = {index: _draw(recipe, loader, index, made, pictures) for index, made in said.items()}
+        pictures.mkdir(parents=True, exist_ok=True)
+        stems = distinct_stems(files)
+        said = {i: _draw(recipe, loader, i, made, pictures / f"{stems[i]}-seen.png") for i, made in said.items()}
     problems = iter(scores.unreadable)
     return [said.get(i) or Prediction(str(file), [], [], next(problems)) for i, file in enumerate(files)]
 
 
-def _draw(recipe: Recipe, loader: DataLoader[Any], index: int, said: Prediction, folder: Path) -> Prediction:
+def _draw(recipe: Recipe, loader: DataLoader[Any], index: int, said: Prediction, picture: Path) -> Prediction:
     from unireplknet.insight.seen import draw_seen
 
-    folder.mkdir(parents=True, exist_ok=True)
     assert isinstance(loader.dataset, MapDataset)
-    files = loader.dataset.split.items
-    # Files of the same name from several folders keep a number apart.
-    same = sum(file.stem == files[index].stem for file in files[:index])
-    picture = folder / f"{files[index].stem}{f'-{same + 1}' if same else ''}-seen.png"
     sample = loader.dataset[Draw(0, index)].map
     assert sample is not None  # it was readable a moment ago
-    draw_seen(panels(recipe.input, sample), files[index].name, said.classes, said.probabilities, picture)
+    draw_seen(panels(recipe.input, sample), Path(said.file).name, said.classes, said.probabilities, picture)
     return replace(said, picture=str(picture))
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from unireplknet.errors import UserError
 from unireplknet.insight.forecasts import draw_errors, draw_forecast, draw_windows
-from unireplknet.modalities.folder import find_files
+from unireplknet.modalities.folder import distinct_stems, find_inputs
 from unireplknet.modalities.windows import Grid, WindowSplit
 from unireplknet.training.baselines import REFITTED, Forecast, first_times, learned_baselines, simple_baselines
 from unireplknet.training.evaluate import best_device
@@ -222,18 +222,12 @@ def predict(run: Run, paths: Sequence[str | Path]) -> list[Prediction]:
     Raises:
         UserError: A path does not exist, or there is no forecast from any file.
     """
-    files = []
-    for path in map(Path, paths):
-        if not path.exists():
-            raise UserError(f"{path} does not exist")
-        files += find_files(path, (".csv",))
-    if not files:
-        raise UserError(f"{paths[0]} has no files ending in .csv")
+    files = find_inputs(paths, (".csv",))
     model = run.load_model()
     predictions = []
-    for file in files:
+    for file, stem in zip(files, distinct_stems(files), strict=True):
         try:
-            predictions.append(_predict_file(run, model, file))
+            predictions.append(_predict_file(run, model, file, stem))
         except UserError as error:
             predictions.append(Prediction(str(file), None, None, str(error)))
     if all(p.problem for p in predictions):
@@ -241,7 +235,7 @@ def predict(run: Run, paths: Sequence[str | Path]) -> list[Prediction]:
     return predictions
 
 
-def _predict_file(run: Run, model: Any, file: Path) -> Prediction:
+def _predict_file(run: Run, model: Any, file: Path, stem: str) -> Prediction:
     inputs: Any = run.recipe.input
     grid: Grid = inputs.read_grid(file)
     if grid.stations != run.names:
@@ -256,7 +250,7 @@ def _predict_file(run: Run, model: Any, file: Path) -> Prediction:
         seen = model.to_maps(map)[0, 0].numpy()
     times = window.times[-1] + np.arange(1, inputs.horizon + 1) * grid.step
     targets = tuple(grid.variables[i] for i in model.targets)
-    table, picture = (run.path / f"forecast-{file.stem}.{ending}" for ending in ("csv", "png"))
+    table, picture = (run.path / f"forecast-{stem}.{ending}" for ending in ("csv", "png"))
     with table.open("w", newline="", encoding="utf-8") as out:
         writer = csv.writer(out)
         writer.writerow((inputs.time, inputs.station or "station", *targets))

@@ -19,7 +19,7 @@ from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from unireplknet.errors import UserError
 from unireplknet.insight.masks import draw_masks
-from unireplknet.modalities.folder import EpochSampler, MapDataset, collate, find_files
+from unireplknet.modalities.folder import EpochSampler, MapDataset, collate, distinct_stems, find_inputs
 from unireplknet.modalities.masks import IGNORE, MaskSplit, Pair
 from unireplknet.modalities.picture import panels
 from unireplknet.training.evaluate import best_device
@@ -247,19 +247,13 @@ def predict(run: Run, paths: Sequence[str | Path], folder: Path | None = None) -
     Raises:
         UserError: A path does not exist, or no file was found or readable.
     """
-    recipe, files = run.recipe, []
-    for path in map(Path, paths):
-        if not path.exists():
-            raise UserError(f"{path} does not exist")
-        found = find_files(path, recipe.input.extensions)
-        if not found:
-            raise UserError(f"{path} has no files ending in {' '.join(recipe.input.extensions)}")
-        files += found
+    recipe = run.recipe
+    files = find_inputs(paths, recipe.input.extensions)
     folder = folder or run.path / "predictions"
     folder.mkdir(parents=True, exist_ok=True)
     device, look = best_device(), Look.of(recipe)
     model = run.load_model().to(device)
-    predictions = []
+    predictions, stems = [], distinct_stems(files)
     for number, batch in enumerate(_whole_images(recipe, MaskSplit([Pair(file) for file in files]))):
         file = files[number]
         if batch.problems:
@@ -267,10 +261,7 @@ def predict(run: Run, paths: Sequence[str | Path], folder: Path | None = None) -
             continue
         height, width = batch.labels.shape[1:]
         said = probabilities(model, batch.maps.to(device), (height, width), look).argmax(0).cpu()
-        # Files of the same name from several folders keep a number apart.
-        same = sum(other.stem == file.stem for other in files[:number])
-        stem = f"{file.stem}{f'-{same + 1}' if same else ''}"
-        predictions.append(_write(file, batch.maps[0], said, run, folder / stem))
+        predictions.append(_write(file, batch.maps[0], said, run, folder / stems[number]))
     if all(p.problem for p in predictions):
         raise UserError(f"none of the files could be read; the first: {predictions[0].problem}")
     return predictions

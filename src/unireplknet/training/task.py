@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from copy import deepcopy
 from typing import Any, cast
 
@@ -54,7 +55,7 @@ class LossNotFinite(Exception):
         self.indices = indices
 
 
-class Task(pl.LightningModule):
+class Task(pl.LightningModule, ABC):
     """What all tasks share: optimiser, schedule, and runs that go on after a crash.
 
     Every step draws its random numbers (drop path, dropout, ...) from a seed of its own, so that a run that goes on
@@ -82,13 +83,13 @@ class Task(pl.LightningModule):
         self.unreadable: set[str] = set()
 
     @property
+    @abstractmethod
     def map_shape(self) -> tuple[int, int, int]:
         """Shape of a map that the network takes, for batches without samples."""
-        raise NotImplementedError
 
+    @abstractmethod
     def blank_labels(self, count: int) -> Tensor:
         """Labels of the right shape and type, for steps without samples."""
-        raise NotImplementedError
 
     def forward(self, maps: Tensor) -> Tensor:
         """Maps (B, C, H, W) to what the network says of them."""
@@ -139,9 +140,9 @@ class Task(pl.LightningModule):
         self.log("train/loss", self.loss, on_step=False, on_epoch=True)
         return loss
 
+    @abstractmethod
     def objective(self, maps: Tensor, labels: Tensor) -> Tensor:
         """What training minimises, of at least one map (C, H, W) and what is to be learnt of it."""
-        raise NotImplementedError
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Score the samples that choose the epoch."""
@@ -164,9 +165,9 @@ class Task(pl.LightningModule):
         for name, metric in scores.items():
             self.log(f"val/{name}{'_raw' if raw else ''}", metric, prog_bar=not raw, batch_size=size)
 
+    @abstractmethod
     def count(self, outputs: Tensor, labels: Tensor, scores: dict[str, Metric]) -> None:
         """Update ``scores`` with what the network said of at least one sample."""
-        raise NotImplementedError
 
     def configure_optimizers(self) -> Any:
         """AdamW, with a learning rate for each step."""
@@ -356,7 +357,7 @@ def build_task(recipe: Recipe, data: Labelled | Masked | Windowed, steps_per_epo
 
 
 def task_of(model: nn.Module, recipe: Recipe, outputs: int, steps_per_epoch: int, several: bool = False) -> Task:
-    """What a network is to learn: to forecast if it is a forecaster, otherwise to tell ``outputs`` classes apart."""
+    """What a network is to learn: forecasts, the class of each pixel, or ``outputs`` classes, as its type says."""
     if isinstance(model, Forecaster):
         return Forecasting(model, recipe, steps_per_epoch)
     if isinstance(model, Segmenter):
