@@ -1,0 +1,39 @@
+"""Parsers and output that all commands share."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from unireplknet.errors import UserError
+
+
+class Parser(argparse.ArgumentParser):
+    """Reports mistakes as every other mistake is reported: by one line."""
+
+    def __init__(self, command: str, description: str) -> None:
+        super().__init__(prog=f"unireplknet {command}", description=description, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise the mistake instead of leaving the process."""
+        raise UserError(f"{message} ({self.prog} --help says more)")
+
+
+class ViewParser(Parser):
+    """The parser of a part of a command, as argparse makes it."""
+
+    def __init__(self, prog: str, description: str, **_: Any) -> None:
+        super().__init__(prog.removeprefix("unireplknet "), description)
+
+
+def say(line: str = "") -> None:
+    """Write a line of a command's result to standard output."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def first_line(command: Callable[..., Any]) -> str:
+    """What a command does, in one line."""
+    return (command.__doc__ or "").strip().partition("\n")[0]
