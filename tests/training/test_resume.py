@@ -240,6 +240,9 @@ def test_bad_states_are_noticed(data: Path, interrupted: Path) -> None:
     (interrupted / PREVIOUS).write_bytes(good)
     with pytest.raises(UserError, match=r"previous.ckpt is of a run with other settings: optim.lr is 0.01 there"):
         find_state(interrupted, settings | {"optim.lr": 1.0})
+    newer = find_state(interrupted, settings | {"optim.setting_of_a_later_version": 1.0})
+    assert newer is not None
+    assert newer.path.name == PREVIOUS
 
 
 class Evil:
