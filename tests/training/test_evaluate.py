@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from scipy.special import softmax
+from scipy.special import expit, softmax
 from sklearn.metrics import balanced_accuracy_score
 
 from tests.runs import COLOURS, tiny_recipe, write_tree
@@ -143,6 +143,9 @@ def test_probabilities_of_several_views_are_averaged(trained: Run) -> None:
     expected = (softmax(direct, 1) + softmax(other, 1)) / 2
     np.testing.assert_allclose(twice.logits.exp(), expected, atol=1e-5)
     assert np.abs(expected - softmax(direct, 1)).max() > 0.1, "the views differ"
+    several = score(model, build_loader(recipe, split, views=True), "bce")
+    expected = (expit(direct) + expit(other)) / 2
+    np.testing.assert_allclose(several.logits.sigmoid(), expected, atol=1e-5)
     assert build_loader(recipe, split).dataset[Draw(0, 0)].map.ndim == 3, "training sees one view"
 
 

@@ -70,7 +70,7 @@ def compare_scores(run: Run, exported: Exported, data: str = "") -> tuple[str, f
     split = run.load_data(data).splits["val"]
     name, values = "top1", []
     for model in (run.load_model(), exported.load_model()):
-        summary = score(model, build_loader(run.recipe, split, views=True)).summary(run.classes)
+        summary = score(model, build_loader(run.recipe, split, views=True), run.recipe.optim.loss).summary(run.classes)
         name = "map" if "map" in summary else "top1"
         values.append(summary[name])
     return {"map": "mean average precision", "top1": "top-1"}[name], *values

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_confusion_matrix
@@ -33,7 +34,7 @@ class Scores:
     """What a network said about samples.
 
     Attributes:
-        logits: Shape (N, classes); logarithms of mean probabilities where samples have several views.
+        logits: Shape (N, classes); those of the mean probabilities where samples have several views.
         labels: True classes, shape (N,), or a 1 for each, shape (N, classes).
         indices: Positions in the split, shape (N,).
         unreadable: One line for each sample that could not be read; they are not among the N.
@@ -120,8 +121,17 @@ def best_device() -> torch.device:
     return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 
 
-def score(model: nn.Module, loader: DataLoader[Any]) -> Scores:
-    """Run a network over a loader; the results are on the CPU, in float32."""
+def score(model: nn.Module, loader: DataLoader[Any], kind: str = "cross_entropy") -> Scores:
+    """Run a network over a loader; the results are on the CPU, in float32.
+
+    Args:
+        model: From maps to logits.
+        loader: The samples, with one view each or several.
+        kind: The loss that it learnt by: what its logits mean.
+
+    Raises:
+        UserError: None of the samples could be read.
+    """
     device = best_device()
     model = model.to(device).eval()
     logits, labels, indices, unreadable = [], [], [], []
@@ -129,7 +139,7 @@ def score(model: nn.Module, loader: DataLoader[Any]) -> Scores:
         for batch in loader:
             unreadable += batch.problems
             if len(batch.labels):
-                logits.append(_logits(model, batch.maps.to(device)).cpu())
+                logits.append(_logits(model, batch.maps.to(device), kind).cpu())
                 labels.append(batch.labels)
                 indices.append(batch.indices)
     for number, problem in enumerate(unreadable, 1):
@@ -139,12 +149,14 @@ def score(model: nn.Module, loader: DataLoader[Any]) -> Scores:
     return Scores(torch.cat(logits), torch.cat(labels), torch.cat(indices), unreadable)
 
 
-def _logits(model: nn.Module, maps: Tensor) -> Tensor:
-    """Logits of maps (B, C, H, W); of several views (B, V, C, H, W) the logarithm of the mean probabilities."""
+def _logits(model: nn.Module, maps: Tensor, kind: str) -> Tensor:
+    """Logits of maps (B, C, H, W); of several views (B, V, C, H, W) those of the mean probabilities."""
     if maps.ndim == 4:
         return model(maps).float()
-    views = [model(view).float().log_softmax(1) for view in maps.unbind(1)]  # one by one, to need no more memory
-    return torch.stack(views).logsumexp(0) - math.log(len(views))
+    views = torch.stack([model(view).float() for view in maps.unbind(1)])  # one by one, to need no more memory
+    if kind == "bce":  # each class by itself: log of p over 1 - p, without leaving the logarithms
+        return F.logsigmoid(views).logsumexp(0) - F.logsigmoid(-views).logsumexp(0)
+    return views.log_softmax(2).logsumexp(0) - math.log(len(views))
 
 
 def evaluate(run: Run, name: str = "", path: str = "") -> tuple[str, Scores]:
@@ -169,7 +181,7 @@ def evaluate(run: Run, name: str = "", path: str = "") -> tuple[str, Scores]:
     name = name or ("test" if "test" in data.splits else "val")
     if name not in data.splits:
         raise UserError(f"the data of {run.path} have no {name} split, only {', '.join(data.splits)}")
-    scores = score(run.load_model(), build_loader(run.recipe, data.splits[name], views=True))
+    scores = score(run.load_model(), build_loader(run.recipe, data.splits[name], views=True), run.recipe.optim.loss)
     text = json.dumps({"split": name} | scores.summary(run.classes), indent=2, ensure_ascii=False)
     (run.path / f"evaluation-{name}.json").write_text(text + "\n", encoding="utf-8")
     if scores.labels.ndim == 2:
@@ -211,7 +223,7 @@ def predict(run: Run, paths: Sequence[str | Path], top: int = 5, pictures: Path 
     recipe = run.recipe
     files = find_inputs(paths, recipe.input.extensions)
     unlabelled = Split(files, np.zeros(len(files), np.int64))
-    scores = score(run.load_model(), build_loader(recipe, unlabelled, views=True))
+    scores = score(run.load_model(), build_loader(recipe, unlabelled, views=True), recipe.optim.loss)
     loader = build_loader(recipe, unlabelled)
     top = min(top, len(run.classes))
     probabilities, order = class_probabilities(scores.logits, recipe.optim.loss).topk(top)
