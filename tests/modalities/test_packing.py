@@ -9,8 +9,8 @@ from webdataset.tariterators import group_by_keys, tar_file_expander
 from tests.runs import write_tree
 from unireplknet.errors import UserError
 from unireplknet.modalities.image import ImageInput
+from unireplknet.modalities.manifest import MANIFEST
 from unireplknet.modalities.packing import _keys, _parts, pack
-from unireplknet.modalities.shards import MANIFEST
 
 ENDINGS = ImageInput.extensions
 

@@ -24,9 +24,10 @@ from unireplknet.errors import UserError
 from unireplknet.modalities import shards
 from unireplknet.modalities.folder import Draw, EpochSampler, Labelled, MapDataset, load_folder
 from unireplknet.modalities.image import ImageInput
+from unireplknet.modalities.manifest import MANIFEST
 from unireplknet.modalities.member import Member, Members
 from unireplknet.modalities.packing import pack
-from unireplknet.modalities.shards import MANIFEST, load_shards
+from unireplknet.modalities.shards import load_shards
 
 ENDINGS = ImageInput.extensions
 

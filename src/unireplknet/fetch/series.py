@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 
 from unireplknet.errors import UserError, missing_extra
-from unireplknet.modalities.series import STATIONS
+from unireplknet.modalities.tables import STATIONS
 
 logger = logging.getLogger(__name__)
 

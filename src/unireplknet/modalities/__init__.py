@@ -18,8 +18,9 @@ from unireplknet.modalities.lists import load_list
 from unireplknet.modalities.masks import Masked, load_ade20k, load_masks
 from unireplknet.modalities.points import PointsAugment, PointsInput, load_modelnet, load_scanobjectnn
 from unireplknet.modalities.segment import SegmentAugment, SegmentInput
-from unireplknet.modalities.series import SeriesAugment, SeriesInput, load_series, load_ts
+from unireplknet.modalities.series import SeriesAugment, SeriesInput, load_series
 from unireplknet.modalities.shards import load_shards
+from unireplknet.modalities.ts import load_ts
 from unireplknet.modalities.video import VideoAugment, VideoInput, load_kinetics
 from unireplknet.modalities.windows import Windowed
 

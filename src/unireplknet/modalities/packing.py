@@ -13,7 +13,7 @@ from pathlib import Path
 from unireplknet.errors import UserError
 from unireplknet.files import UNFINISHED, replacing, write_text
 from unireplknet.modalities.folder import Split, load_folder
-from unireplknet.modalities.shards import MANIFEST, Entry, Manifest
+from unireplknet.modalities.manifest import MANIFEST, Entry, Manifest
 
 
 def pack(

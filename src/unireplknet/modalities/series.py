@@ -8,21 +8,28 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from unireplknet.errors import UserError, missing_extra
-from unireplknet.modalities.folder import Labelled, Split
-from unireplknet.modalities.windows import Grid, Window, Windowed
-
-if TYPE_CHECKING:
-    import pandas as pd
+from unireplknet.errors import UserError
+from unireplknet.modalities.arrays import load_arrays
+from unireplknet.modalities.tables import (
+    STATIONS,
+    check_order,
+    expand_angles,
+    read_csv,
+    read_numbers,
+    read_table,
+    read_times,
+)
+from unireplknet.modalities.ts import read_ts_file
+from unireplknet.modalities.windows import NO_TIMES, Grid, Window, Windowed
 
 logger = logging.getLogger(__name__)
 
@@ -32,13 +39,6 @@ CALENDAR: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "year": lambda times: (times - times.astype("M8[Y]")) / np.timedelta64(366, "D"),
 }
 """Cycles that a forecast may know of: a time as a part of the cycle, 0 to 1."""
-
-STATIONS = "stations.csv"
-"""File beside the measurements with the columns station, latitude, longitude."""
-
-DATA_TIME = "data_time"
-
-NO_TIMES = np.empty(0, "M8[s]")
 
 
 @dataclass
@@ -141,7 +141,7 @@ class SeriesInput:
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the variables after angles were taken apart."""
-        return _expand(self.variables, self.angles)
+        return expand_angles(self.variables, self.angles)
 
     def read(self, item: Path | Window | np.ndarray) -> Window:
         """Read a file, or pass a window, or a series in memory of shape (L, 1, variables), on.
@@ -158,7 +158,7 @@ class SeriesInput:
         return read_ts_file(item) if item.suffix.lower() == ".ts" else self._read_plain(item)
 
     def read_grid(self, path: Path) -> Grid:
-        """Read a CSV file of one or several stations; see :func:`read_csv`."""
+        """Read a CSV file of one or several stations; see :func:`~unireplknet.modalities.tables.read_csv`."""
         return read_csv(path, self.time, self.station, self.variables, self.angles, self.step)
 
     def to_map(self, raw: Window) -> Tensor:
@@ -196,13 +196,13 @@ class SeriesInput:
 
     def _read_plain(self, path: Path) -> Window:
         """A CSV file of one series to classify; its times, if any, only have to be in order."""
-        frame = _read_table(path)
+        frame = read_table(path)
         if self.time in frame:
-            _check_order(path, frame.index.to_numpy(), _times(path, frame[self.time]), np.zeros(len(frame), int))
+            check_order(path, frame.index.to_numpy(), read_times(path, frame[self.time]), np.zeros(len(frame), int))
         columns = list(self.variables or frame.columns.drop(self.time, errors="ignore"))
         if unknown := [name for name in columns if name not in frame]:
             raise UserError(f"{path} has no column {unknown[0]!r}, only {', '.join(map(str, frame.columns))}")
-        values = np.stack([_numbers(path, frame, column) for column in columns], axis=1)
+        values = np.stack([read_numbers(path, frame, column) for column in columns], axis=1)
         return Window(values[:, None].astype(np.float32), NO_TIMES)
 
 
@@ -256,7 +256,7 @@ def load_series(path: Path, inputs: SeriesInput) -> Windowed:
 
     Args:
         path: ``FILE.csv``; a folder with one CSV file and perhaps a ``stations.csv`` (station, latitude, longitude); or
-            a folder of arrays, see :func:`load_arrays`.
+            a folder of arrays, see :func:`~unireplknet.modalities.arrays.load_arrays`.
         inputs: Columns, lengths and limits.
 
     Returns:
@@ -271,7 +271,11 @@ def load_series(path: Path, inputs: SeriesInput) -> Windowed:
         raise UserError("input.variables is empty: name the columns to read, such as --input.variables [temp]")
     if not path.exists():
         raise UserError(f"{path} does not exist")
-    grids = load_arrays(path, inputs) if any(path.glob("*_train.npy")) else {"all": _load_table(path, inputs)}
+    grids = (
+        load_arrays(path, inputs.variables, inputs.step, inputs.factor, bool(inputs.calendar))
+        if any(path.glob("*_train.npy"))
+        else {"all": _load_table(path, inputs)}
+    )
     grid = next(iter(grids.values()))
     for name, other in grids.items():
         if (other.stations, other.step) != (grid.stations, grid.step):
@@ -290,281 +294,3 @@ def _load_table(path: Path, inputs: SeriesInput) -> Grid:
     gaps = int(np.isnan(grid.values).sum())
     logger.info("%s: %d times, %d of %d numbers are missing", path, len(grid.values), gaps, grid.values.size)
     return grid
-
-
-def read_csv(
-    path: Path,
-    time: str = "time",
-    station: str = "",
-    variables: Sequence[str] = (),
-    angles: Sequence[str] = (),
-    step: str = "1h",
-) -> Grid:
-    """Read a table with one row a time and station onto a regular grid of times; what is missing there is NaN.
-
-    Args:
-        path: The file. Empty cells, NA, NaN and the like are missing measurements.
-        time: Column of the times, ISO 8601; other time zones are brought to UTC.
-        station: Column that names the station; empty for one station.
-        variables: Columns of numbers; empty for all others.
-        angles: Variables in degrees; each becomes a sine and a cosine.
-        step: Time between two rows of a station, such as "1h".
-
-    Returns:
-        The measurements, stations in the order of their names.
-
-    Raises:
-        UserError: A column is missing; a cell is not a number or not a time; times of a station are not sorted, occur
-            twice or lie between those of the grid. The message names file and line.
-    """
-    frame = _read_table(path)
-    for column in (time, *([station] if station else []), *variables):
-        if column not in frame:
-            raise UserError(f"{path} has no column {column!r}, only {', '.join(map(str, frame.columns))}")
-    variables = tuple(variables) or tuple(c for c in frame.columns if c not in (time, station))
-    if unknown := [name for name in angles if name not in variables]:
-        raise UserError(f"input.angles has {unknown[0]!r}, which is no variable of {path}")
-
-    times = _times(path, frame[time])
-    names = frame[station].fillna("").to_numpy(str) if station else np.full(len(frame), "station")
-    found, place = np.unique(names, return_inverse=True)
-    stations = tuple(map(str, found))
-    _check_order(path, frame.index.to_numpy(), times, place)
-    interval = _step(step)
-    row, rest = np.divmod(times - times.min(), interval)
-    if rest.any():
-        bad = int(np.flatnonzero(rest)[0])
-        raise UserError(
-            f"{path} line {frame.index[bad]}: {times[bad]} is not on the grid of times, which begins at {times.min()}"
-            f" in steps of {step}; set input.step"
-        )
-    length = int(row.max()) + 1
-    if length > 100 * len(frame):
-        raise UserError(
-            f"{path}: {times.min()} to {times.max()} are {length} steps of {step}, but there are"
-            f" {len(frame)} rows: is a time wrong?"
-        )
-    columns = []
-    for name in variables:
-        numbers = _numbers(path, frame, name)
-        columns += [np.sin(np.deg2rad(numbers)), np.cos(np.deg2rad(numbers))] if name in angles else [numbers]
-    values = np.full((length, len(stations), len(columns)), np.nan, np.float32)
-    values[row, place] = np.stack(columns, axis=1)
-    coordinates = _coordinates(path.with_name(STATIONS), stations)
-    return Grid(times.min(), interval, values, stations, _expand(variables, angles), coordinates)
-
-
-def _expand(variables: Sequence[str], angles: Sequence[str]) -> tuple[str, ...]:
-    pairs = ((f"{v}_sin", f"{v}_cos") if v in angles else (v,) for v in variables)
-    return tuple(name for pair in pairs for name in pair)
-
-
-def _read_table(path: Path) -> pd.DataFrame:
-    """A CSV file as text, its rows numbered as the lines of the file."""
-    try:
-        import pandas as pd
-    except ImportError as error:
-        raise missing_extra("pandas", "series") from error
-    try:
-        frame = pd.read_csv(path, dtype=str, skip_blank_lines=False)
-    except (OSError, ValueError, UnicodeError) as error:  # pandas' own errors are ValueErrors
-        raise UserError(f"{path} cannot be read as CSV: {' '.join(str(error).split())}") from error
-    frame.index = pd.RangeIndex(2, len(frame) + 2)
-    frame = frame.dropna(how="all")
-    if frame.empty:
-        raise UserError(f"{path} has no rows")
-    return frame
-
-
-def _times(path: Path, column: pd.Series) -> np.ndarray:
-    import pandas as pd
-
-    times = pd.to_datetime(column, errors="coerce", utc=True, format="ISO8601")
-    if times.isna().any():
-        line = times.index[times.isna()][0]
-        raise UserError(f"{path} line {line}: {column[line]!r} is not a time; expected one such as 2013-01-31T14:00")
-    return times.dt.tz_localize(None).to_numpy().astype("M8[s]")
-
-
-def _numbers(path: Path, frame: pd.DataFrame, column: str) -> np.ndarray:
-    import pandas as pd
-
-    text = frame[column]
-    numbers = pd.to_numeric(text, errors="coerce").astype(float)
-    bad = text.notna() & ~np.isfinite(numbers)
-    if bad.any():
-        line = bad.index[bad][0]
-        raise UserError(f"{path} line {line}: {text[line]!r} in column {column!r} is not a number")
-    return numbers.to_numpy()
-
-
-def _check_order(path: Path, lines: np.ndarray, times: np.ndarray, place: np.ndarray) -> None:
-    """See that the times of each station rise."""
-    for station in range(place.max() + 1):
-        own = np.flatnonzero(place == station)
-        wrong = np.flatnonzero(np.diff(times[own]) <= np.timedelta64(0))
-        if len(wrong):
-            before, here = own[wrong[0]], own[wrong[0] + 1]
-            said = "is there already, in" if times[here] == times[before] else "is earlier than that of"
-            raise UserError(
-                f"{path} line {lines[here]}: {times[here]} {said} line {lines[before]}; expected rising times"
-            )
-
-
-def _coordinates(path: Path, stations: tuple[str, ...]) -> np.ndarray | None:
-    """Latitude and longitude of each station, where a file gives them."""
-    if not path.exists():
-        return None
-    frame = _read_table(path)
-    for column in ("station", "latitude", "longitude"):
-        if column not in frame:
-            raise UserError(f"{path} has no column {column!r}, only {', '.join(map(str, frame.columns))}")
-    names = list(frame["station"])
-    if lost := [name for name in stations if name not in names]:
-        raise UserError(f"{path} has no station {lost[0]!r}")
-    places = np.stack([_numbers(path, frame, column) for column in ("latitude", "longitude")], axis=1)
-    return places[[names.index(name) for name in stations]].astype(np.float32)
-
-
-def load_arrays(folder: Path, inputs: SeriesInput) -> dict[str, Grid]:
-    """The layout of Global Temperature and Global Wind Speed: one array a split, mapped rather than read.
-
-    Args:
-        folder: Of ``NAME_train.npy``, ``NAME_val.npy`` and ``NAME_test.npy``, shape (T, stations) or (T, stations, 1 or
-            more features, of which the first is taken), and ``data_time_train.npy`` and so on with the times.
-        inputs: ``variables`` says which NAME; ``factor`` is 0.1 for the published tenths.
-
-    Returns:
-        A grid a split.
-
-    Raises:
-        UserError: A file is missing, holds Python objects, or has a wrong shape.
-    """
-    names = sorted(p.name.removesuffix("_train.npy") for p in folder.glob("*_train.npy"))
-    names = [name for name in names if name != DATA_TIME]
-    if len(inputs.variables) != 1 or inputs.variables[0] not in names:
-        raise UserError(f"{folder} has arrays of {', '.join(names)}; input.variables has to name one of them")
-    (name,) = inputs.variables
-    parts = [split for split in ("train", "val", "test") if (folder / f"{name}_{split}.npy").exists()]
-    return {split: _load_array(folder, name, split, inputs) for split in parts}
-
-
-def _load_array(folder: Path, name: str, split: str, inputs: SeriesInput) -> Grid:
-    file = folder / f"{name}_{split}.npy"
-    values = _map_array(file)
-    if values.ndim == 2:
-        values = values[:, :, None]
-    if values.ndim != 3 or values.dtype.kind not in "fiu":
-        raise UserError(f"{file} has the shape {values.shape} of {values.dtype}; expected (T, stations, 1) of numbers")
-    start, step = np.datetime64("1970-01-01", "s"), _step(inputs.step)
-    clock = folder / f"{DATA_TIME}_{split}.npy"
-    if clock.exists():
-        times = _map_array(clock).astype("M8[s]")
-        start = times[0]
-        if len(times) != len(values) or (np.diff(times) != step).any():
-            raise UserError(f"{clock} is not a row of {len(values)} times in steps of {inputs.step}")
-    elif inputs.calendar:
-        raise UserError(f"{clock} is missing; without times, input.calendar has to be []")
-    stations = tuple(str(i) for i in range(values.shape[1]))
-    return Grid(
-        start, step, values[:, :, :1], stations, (name,), _coordinates(folder / STATIONS, stations), inputs.factor
-    )
-
-
-def _step(text: str) -> np.timedelta64:
-    import pandas as pd
-
-    try:
-        return pd.Timedelta(text).to_timedelta64().astype("m8[s]")
-    except ValueError as error:
-        raise UserError(f"input.step is {text!r}; expected a time such as 1h or 10min") from error
-
-
-def _map_array(file: Path) -> np.ndarray:
-    try:
-        return np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{file} cannot be read: {' '.join(str(error).split())}; arrays of Python objects have to be saved anew"
-            " with a type such as float32 or datetime64"
-        ) from error
-
-
-def read_ts_file(path: Path) -> Window:
-    """Read a .ts file that holds one series, of one or several dimensions.
-
-    Raises:
-        UserError: It is not a .ts file, or holds several series.
-    """
-    cases = read_ts(path)
-    if len(cases) != 1:
-        raise UserError(f"{path} holds {len(cases)} series, expected one a file; data.source ts reads whole archives")
-    return cases[0][0]
-
-
-def load_ts(path: Path) -> Labelled:
-    """A data set of the UCR / UEA archive: ``NAME_TRAIN.ts`` and ``NAME_TEST.ts`` in one folder.
-
-    Raises:
-        UserError: A file is missing or malformed.
-    """
-    splits, labels = {}, {}
-    for split in ("train", "test"):
-        files = sorted(path.glob(f"*_{split.upper()}.ts"))
-        if len(files) != 1:
-            raise UserError(f"{path} has {len(files)} files named *_{split.upper()}.ts, expected 1")
-        cases = read_ts(files[0])
-        if unlabelled := [i for i, (_, label) in enumerate(cases, 1) if not label]:
-            raise UserError(f"{files[0]}: series {unlabelled[0]} has no class label")
-        splits[split], labels[split] = [case.values for case, _ in cases], [label for _, label in cases]
-    classes = tuple(sorted(set(labels["train"])))
-    if unknown := set(labels["test"]) - set(classes):
-        raise UserError(f"{path}: class {min(unknown)!r} is only in the test part")
-    index = {name: i for i, name in enumerate(classes)}
-    return Labelled(
-        classes,
-        {s: Split(splits[s], np.array([index[label] for label in labels[s]], np.int64)) for s in splits},
-    )
-
-
-def read_ts(path: Path) -> list[tuple[Window, str]]:
-    """Read the series of a .ts file and their class labels ("" without).
-
-    The text format of the UCR / UEA archive: lines with ``@``, then ``@data``, then one series a line, dimensions
-    divided by ``:``, numbers by ``,``, ``?`` for a missing one, the label last. Dimensions may differ in length.
-
-    Raises:
-        UserError: The format is another one; the message names the line.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
-    cases: list[tuple[Window, str]] = []
-    labelled, in_data = False, False
-    for number, line in enumerate(lines, 1):
-        words = line.split()
-        if not words or words[0].startswith("#"):
-            continue
-        if not in_data:
-            key, value = words[0].lower(), words[1].lower() if len(words) > 1 else ""
-            if key == "@timestamps" and value == "true":
-                raise UserError(f"{path} line {number}: series with time stamps are not read; write plain numbers")
-            labelled = value == "true" if key == "@classlabel" else labelled
-            in_data = key == "@data"
-            continue
-        parts = line.strip().split(":")
-        label = parts.pop() if labelled else ""
-        try:
-            columns = [[math.nan if n.strip() == "?" else float(n) for n in part.split(",")] for part in parts]
-        except ValueError as error:
-            raise UserError(f"{path} line {number}: {error}") from error
-        if not columns:
-            raise UserError(f"{path} line {number} has a class label and no numbers")
-        values = np.full((max(map(len, columns)), 1, len(columns)), np.nan, np.float32)
-        for dimension, column in enumerate(columns):
-            values[: len(column), 0, dimension] = column
-        cases.append((Window(values, NO_TIMES), label.strip()))
-    if not in_data:
-        raise UserError(f"{path} has no @data line: it is not a .ts file")
-    return cases

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 import logging
 import os
 import re
@@ -25,7 +24,7 @@ import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -33,15 +32,11 @@ import numpy as np
 
 from unireplknet.errors import UserError, missing_extra
 from unireplknet.files import replacing
-from unireplknet.modalities.folder import SPLITS, Labelled, Split
+from unireplknet.modalities.folder import Labelled, Split
+from unireplknet.modalities.manifest import FORMAT, MANIFEST, Entry, Manifest
 from unireplknet.modalities.member import Members
 
 logger = logging.getLogger(__name__)
-
-MANIFEST = "manifest.json"
-
-FORMAT = "unireplknet shards 1"
-"""First entry of a manifest; another layout gets another number."""
 
 CACHE = "UNIREPLKNET_CACHE"
 """Environment variable with the folder of indices and of shards that were fetched."""
@@ -53,65 +48,6 @@ SPLIT_NAME = re.compile(r"(?<![a-z])(train|val|valid|validation|test)(?![a-z])")
 
 NOTE = re.compile(r"__[^/]*__($|/)")
 """Names that webdataset keeps for itself."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """What a manifest says about a shard.
-
-    Attributes:
-        file: Its name, relative to the manifest.
-        split: "train", "val", "test", or "all" where the data have no split of their own.
-        samples: Number of samples.
-        bytes: Size of the file.
-        sha256: Checksum of the file, in hexadecimal.
-    """
-
-    file: str
-    split: str
-    samples: int
-    bytes: int
-    sha256: str
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What the shards of a data set hold.
-
-    Attributes:
-        classes: Class names; a label is an index into them.
-        shards: The shards.
-    """
-
-    classes: tuple[str, ...]
-    shards: tuple[Entry, ...]
-
-    def dump(self) -> str:
-        """The manifest as JSON."""
-        content = {"format": FORMAT, "classes": self.classes, "shards": [asdict(entry) for entry in self.shards]}
-        return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-
-    @staticmethod
-    def parse(text: bytes, place: str) -> Manifest:
-        """Read JSON that :meth:`dump` wrote.
-
-        Args:
-            text: The JSON.
-            place: Where it comes from, for messages.
-
-        Raises:
-            UserError: It is something else.
-        """
-        try:
-            content = json.loads(text)
-            if content["format"] != FORMAT:
-                raise UserError(f"{place} has the format {content['format']!r}; expected {FORMAT!r}")
-            shards = tuple(Entry(**entry) for entry in content["shards"])
-            if wrong := {entry.split for entry in shards} - {*SPLITS, "all"}:
-                raise UserError(f"{place} has a split {min(wrong)!r}; expected {', '.join(SPLITS)} or all")
-            return Manifest(tuple(content["classes"]), shards)
-        except (KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise UserError(f"{place} is not a manifest of `unireplknet pack`: {error!r}") from error
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,10 @@ class Window(NamedTuple):
     times: np.ndarray
 
 
+NO_TIMES = np.empty(0, "M8[s]")
+"""Of a series without times."""
+
+
 @dataclass(frozen=True)
 class Grid:
     """Measurements at regular times.

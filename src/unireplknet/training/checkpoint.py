@@ -113,7 +113,7 @@ def read_checkpoint(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     section = checkpoint.get(SECTION) if isinstance(checkpoint, dict) else None
     if section is None:
         raise ValueError(f"{path} is not a checkpoint of unireplknet train")
-    # A setting that came into being after the checkpoint is not in it; config.yaml, read with its default, answers for it.
+    # What can be set only since a later version is not in it; config.yaml, read with defaults, answers for that.
     if other := differences(section["settings"], {name: settings.get(name) for name in section["settings"]}):
         raise ValueError(f"{path} is of a run with other settings: {other}")
     return checkpoint
