@@ -1,6 +1,6 @@
 import time
 
-from unireplknet.deploy.benchmark import time_each
+from unireplknet.deploy.benchmark import take_turns
 
 
 def test_calls_take_turns_and_the_minimum_counts() -> None:
@@ -10,7 +10,7 @@ def test_calls_take_turns_and_the_minimum_counts() -> None:
         order.append(name)
         time.sleep(seconds if len(order) > 2 else 0.05)  # the first call of each is not counted
 
-    times = time_each({"a": lambda: sleep("a", 0.002), "b": lambda: sleep("b", 0.02)}, rounds=3)
+    times = take_turns({"a": lambda: sleep("a", 0.002), "b": lambda: sleep("b", 0.02)}, rounds=3)
     assert order == ["a", "b"] * 4
     assert 0.002 <= times["a"] < times["b"]
     assert times["b"] >= 0.02

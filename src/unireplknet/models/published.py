@@ -100,3 +100,73 @@ ABLATION_ROWS = (
     _ablation("T3d 9 LarK + 18 without 3x3", "55.5", "9.08", 1289, 82.2, **_scaled((13, 0, 0) * 9)),
 )
 """Tables 3a to 3d of the journal version (tables 1 to 4 of the paper): 100 epochs, drop path 0.1."""
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """What is published about the accuracy of trained weights.
+
+    Attributes:
+        name: The architecture, as timm names it.
+        tag: The weights, likewise.
+        size: Input height and width in pixels.
+        top1: ImageNet-1K top-1 accuracy in percent.
+        source: Who says so.
+        images_per_second: Throughput as the UniRepLKNet paper prints it: one A100, batch 128.
+    """
+
+    name: str
+    tag: str
+    size: int
+    top1: float
+    source: str
+    images_per_second: int | None = None
+
+
+PAPER = "UniRepLKNet, journal version, table 5"
+
+
+def _peers(prefix: str, suffix: str, tag: str, size: int, source: str, **top1: Any) -> tuple[Accuracy, ...]:
+    figures = {key: value if isinstance(value, tuple) else (value, None) for key, value in top1.items()}
+    return tuple(Accuracy(f"{prefix}{k}{suffix}", tag, size, v[0], source, v[1]) for k, v in figures.items())
+
+
+_V1, _V2 = "README of ConvNeXt", "README of ConvNeXt V2"
+_IN22K = "fcmae_ft_in22k_in1k_384"
+_SIZES = {"atto": (76.7, 5054), "femto": (78.5, 4329), "pico": (80.3, 3339), "nano": (81.9, 2405), "tiny": 83.0}
+_TUNED = {"tiny": 84.1, "small": (85.8, 415), "base": (86.8, 304), "large": (87.5, 185), "xlarge": (87.8, 129)}
+
+ACCURACIES = (
+    *(
+        Accuracy(
+            row.label,
+            "in22k_ft_in1k_384" if row.pretraining else "in1k",
+            row.size,
+            row.top1,
+            PAPER,
+            row.images_per_second,
+        )
+        for row in VARIANT_ROWS
+        if row.top1 is not None
+    ),
+    *_peers("convnextv2_", "", "fcmae_ft_in1k", 224, _V2, **_SIZES, base=84.9, large=85.8, huge=86.3),
+    *_peers("convnextv2_", "", _IN22K, 384, _V2, nano=83.4, tiny=85.1, base=87.7, large=88.2, huge=88.7),
+    *_peers("convnext_", "", "fb_in1k", 224, _V1, tiny=82.1, small=(83.1, 1182), base=83.8, large=84.3),
+    *_peers("convnext_", "", "fb_in22k_ft_in1k_384", 384, _V1, **_TUNED),
+    *_peers("swin_", "_patch4_window7_224", "ms_in1k", 224, "README of Swin", tiny=81.2, small=83.2, base=83.5),
+    *_peers("swin_", "_patch4_window12_384", "ms_in22k_ft_in1k", 384, "README of Swin", base=86.4, large=87.3),
+    *_peers("focalnet_", "_lrf", "ms_in1k", 224, "README of FocalNet", tiny=82.3, small=83.5, base=83.9),
+    *_peers("focalnet_", "_srf", "ms_in1k", 224, "README of FocalNet", tiny=82.1, small=83.4, base=83.7),
+)
+"""Of our variants, and of the peers that timm can build; timm itself says nothing about accuracy."""
+
+
+def find_accuracy(name: str, tag: str, size: int) -> Accuracy | None:
+    """What is published about a network at an input size in pixels.
+
+    Args:
+        name: The architecture.
+        tag: The weights; empty for the first that are listed at that size.
+        size: Height and width in pixels.
+    """
+    return next((a for a in ACCURACIES if (a.name, a.size) == (name, size) and tag in ("", a.tag)), None)
