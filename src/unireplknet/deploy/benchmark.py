@@ -107,7 +107,7 @@ def take_turns(
         The times.
     """
     clocks, wait = clocks or Clocks(), wait or _nothing
-    calls, timings, others = dict(calls), {}, []
+    calls, timings, others = dict(calls), dict[str, Timing](), list[float]()
 
     def turn(name: str, count: int) -> tuple[float, float] | None:
         try:

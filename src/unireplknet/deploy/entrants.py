@@ -162,8 +162,7 @@ class NetworkEntrant:
             return Ready(run, "contiguous", error=self._error(run(), maps))
         maps = maps.to(memory_format=LAYOUTS[self.layout])
         model = self.model.to(memory_format=LAYOUTS[self.layout])
-        runner = torch.compile(model, dynamic=False, isolate_recompiles=True) if engine == "compiled" else model
-        call = _call(runner, maps, self.manner.mode)
+        call = _call(_compile(model) if engine == "compiled" else model, maps, self.manner.mode)
         outputs = call()
         compare = engine != "eager" and self.manner.mode == "forward"
         error = self._error(outputs, maps) if compare else None
@@ -294,6 +293,11 @@ def _read_shapes(file: Path) -> tuple[tuple[int, ...], tuple[int, ...]]:
     sides = network.session.get_inputs()[0].shape[1:]
     listed = json.loads(network.metadata.get("input_shape", "[0, 0, 0]"))
     return tuple(side if isinstance(side, int) else 0 for side in sides), tuple(listed)
+
+
+def _compile(model: nn.Module) -> nn.Module:
+    """Compile apart from other networks: else a class that is compiled often is one day silently run eagerly."""
+    return torch.compile(model, dynamic=False, isolate_recompiles=True)  # type: ignore[call-overload, no-any-return]
 
 
 def _call(model: Callable[[Tensor], Tensor], maps: Tensor, mode: str) -> Callable[[], Tensor]:
