@@ -166,7 +166,7 @@ def test_precision_that_does_not_run_is_refused(file: Path) -> None:
     openvino = pytest.importorskip("openvino")
     if "FP16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         pytest.skip("this CPU computes in float16")
-    with pytest.raises(UserError, match="OpenVINO runs in b?f[0-9]+ on this CPU, not in f16"):
+    with pytest.raises(UserError, match=r"OpenVINO runs in b?f[0-9]+ on this CPU, not in f16"):
         load_file(file, "openvino", maps, half)
 
 

@@ -30,14 +30,13 @@ def draw_tradeoff(result: dict[str, Any], picture: Path | BinaryIO) -> bool:
     figure = new_figure(2 + 5.5 * len(batches), 5)
     for axes, batch in zip(figure.subplots(1, len(batches), sharey=True, squeeze=False)[0], batches, strict=True):
         shown = [row for row in rows if row["batch"] == batch]
-        for number, family in enumerate(families):
-            for engine in dict.fromkeys(row["engine"] for row in shown):
-                members = [row for row in shown if (_family(row), row["engine"]) == (family, engine)]
-                members.sort(key=lambda row: row["published"]["top1"])
-                speeds = [row["images_per_second"] for row in members]
-                accuracies = [row["published"]["top1"] for row in members]
-                style = {"color": f"C{number}", "marker": MARKERS.get(engine, "x"), "alpha": 0.8, "linewidth": 1}
-                axes.plot(speeds, accuracies, label=f"{family}, {engine}", **style)
+        for family, engine in dict.fromkeys((_family(row), row["engine"]) for row in shown):
+            members = [row for row in shown if (_family(row), row["engine"]) == (family, engine)]
+            members.sort(key=lambda row: row["published"]["top1"])
+            speeds = [row["images_per_second"] for row in members]
+            accuracies = [row["published"]["top1"] for row in members]
+            style = {"color": f"C{families.index(family)}", "marker": MARKERS.get(engine, "x"), "alpha": 0.8}
+            axes.plot(speeds, accuracies, label=f"{family}, {engine}", linewidth=1, **style)
         for name in dict.fromkeys(row["model"] for row in shown):
             fastest = max((r for r in shown if r["model"] == name), key=lambda row: row["images_per_second"])
             where = fastest["images_per_second"], fastest["published"]["top1"]
