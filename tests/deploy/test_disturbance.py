@@ -35,8 +35,8 @@ def test_of_machine(others: list[float], load: float | None, cores: int, wanted:
         ([1.0, 1.0, 1.0], [1.0, 1.0, 1.0], []),
         ([1.0, 1.05, 9.0], [2.0, 2.1, 2.1], []),  # one bad turn of three moves neither median
         ([1.0, 1.3, 1.3], [2.0, 2.6, 2.6], ["median 30% over minimum"]),
-        ([1.0, 1.0, 1.0], [0.5, 0.5, 0.5], ["wall time 2.00 of CPU time, at best 2.00: it waited"]),
-        ([1.0, 1.05, 1.05], [2.0, 1.5, 1.5], ["wall time 0.70 of CPU time, at best 0.50: it waited"]),
+        ([1.0, 1.0, 1.0], [0.5, 0.5, 0.5], ["it waited: wall/CPU 2.00, at best 2.00"]),
+        ([1.0, 1.05, 1.05], [2.0, 1.5, 1.5], ["it waited: wall/CPU 0.70, at best 0.50"]),
         ([1.0], [0.0], []),  # the clock did not tick
     ],
 )

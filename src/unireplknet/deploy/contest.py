@@ -215,7 +215,7 @@ def table(result: dict[str, Any]) -> list[str]:
     widths = [max(len(line[i]) for line in cells if i < len(line)) for i in range(len(head))]
     text = {0, 1, 4}  # columns of words
     lines = [
-        f"{manner['dtype']}, {manner['mode']}, {manner['device']}, {result['machine']['threads']} threads of"
+        f"{manner['dtype']}, {manner['mode']}, {manner['device']}, threads: {result['machine']['threads']} of"
         f" {result['machine']['cores']} cores, {result['settings']['rounds']} rounds in turn; min, median and CPU in ms"
     ]
     for line, row in zip(cells, [None, *rows], strict=True):

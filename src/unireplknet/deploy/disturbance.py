@@ -69,5 +69,5 @@ def of_turns(wall: Sequence[float], cpu: Sequence[float], on_cpu: bool = True) -
         ratios = [w / c for w, c in zip(wall, cpu, strict=True)]
         typical, least = statistics.median(ratios), min(ratios)
         if typical > WAITING or typical > WAITING * least:
-            reasons.append(f"wall time {typical:.2f} of CPU time, at best {least:.2f}: it waited")
+            reasons.append(f"it waited: wall/CPU {typical:.2f}, at best {least:.2f}")
     return reasons

@@ -297,7 +297,7 @@ def _read_shapes(file: Path) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 def _compile(model: nn.Module) -> nn.Module:
     """Compile apart from other networks: else a class that is compiled often is one day silently run eagerly."""
-    return torch.compile(model, dynamic=False, isolate_recompiles=True)  # type: ignore[call-overload, no-any-return]
+    return torch.compile(model, dynamic=False, isolate_recompiles=True)  # type: ignore[call-overload]
 
 
 def _call(model: Callable[[Tensor], Tensor], maps: Tensor, mode: str) -> Callable[[], Tensor]:
