@@ -72,6 +72,14 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
             ["train", "folder", "--data.source", "shards", "--data", "nowhere"],
             "nowhere does not exist; expected a folder",
         ),
+        (["bench", "unireplknet_q"], "unireplknet_q is neither a network of timm nor an exported file"),
+        (["bench", "nowhere.onnx"], "nowhere.onnx is not a file"),
+        (["bench", "unireplknet_a", "--engine", "egaer"], "no engine 'egaer'; did you mean eager?"),
+        (["bench", "unireplknet_a", "--batch", "0"], "batch is 0; expected at least 1"),
+        (["bench", "unireplknet_a", "--protocol", "paper", "--batch", "8"], "--protocol paper sets --batch"),
+        (["bench", "unireplknet_a", "--engine", "openvino", "--mode", "train"], "openvino does not train"),
+        (["bench", "unireplknet_a", "--out", "x.csv"], "expected a name that ends in .json"),
+        (["bench", "unireplknet_a", "--out", "nowhere/x.json"], "there is no folder nowhere"),
         (["demo", "--epochs", "many"], "invalid int value: 'many'"),
     ],
 )
@@ -156,3 +164,30 @@ def test_python_m_runs_it_and_a_mistake_shows_no_trace() -> None:
     assert done.returncode == 2
     assert done.stderr.startswith("unireplknet: error: ")
     assert done.stderr.count("\n") == 1
+
+
+def test_bench_prints_a_table_and_writes_a_result_and_a_picture_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from unireplknet.deploy.entrants import NetworkEntrant
+    from unireplknet.models.published import Accuracy
+
+    published = Accuracy("test_unireplknet", "", 32, 77.7, "nobody")
+    monkeypatch.setattr(NetworkEntrant, "published", published)
+    out = tmp_path / "speed.json"
+    words = ["bench", "test_unireplknet", "--size", "32", "--batch", "2", "3", "--rounds", "2", "--seconds", "0"]
+    assert main([*words, "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert said.count("test_unireplknet  eager") == 2
+    assert "77.7" in said
+    result = json.loads(out.read_text())
+    assert [row["batch"] for row in result["contenders"]] == [2, 3]
+    assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    assert "exists already" in complaint([*words, "--out", str(out)], capsys)
+
+
+def test_bench_says_when_nothing_ran(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "swin_tiny_patch4_window7_224", "--size", "32", "--batch", "1", "--rounds", "1"]) == 2
+    captured = capsys.readouterr()
+    assert "failed: AssertionError: Input height (32)" in captured.out
+    assert "nothing could be timed" in captured.err

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from unireplknet.deploy.benchmark import time_each
+from unireplknet.deploy.benchmark import take_turns
 from unireplknet.deploy.merge import merged_copy, relative_error
 from unireplknet.modalities.folder import Split
 from unireplknet.recipes.small import digits
@@ -62,7 +62,7 @@ def _compare(say: Callable[[str], None], run: Run, maps: Tensor) -> None:
     say(f"   largest relative difference of the outputs: {relative_error(merged, model, maps):.1e}")
     batch = maps[:64]
     with torch.inference_mode():
-        seconds = time_each({"unmerged": lambda: model(batch), "merged": lambda: merged(batch)})
+        seconds = take_turns({"unmerged": lambda: model(batch), "merged": lambda: merged(batch)}).best()
     for name, network in (("unmerged", model), ("merged", merged)):
         count = sum(p.numel() for p in network.parameters())
         say(f"   {name:8}  {seconds[name] * 1e3:6.1f} ms for {len(batch)} digits, {count:,} parameters")

@@ -31,6 +31,7 @@ PACKAGES = {
     "onnx": "export",
     "onnxruntime": "export",
     "openvino": "export",
+    "psutil": "bench",
 }
 
 

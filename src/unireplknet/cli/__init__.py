@@ -13,6 +13,7 @@ from unireplknet.cli.data import fetch, pack
 from unireplknet.cli.looking import inspect
 from unireplknet.cli.scoring import evaluate, predict
 from unireplknet.cli.shipping import export
+from unireplknet.cli.timing import bench
 from unireplknet.cli.training import train
 from unireplknet.errors import Stopped, UserError
 
@@ -64,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     command.__name__: command
-    for command in (demo, fetch, pack, train, evaluate, predict, export, inspect, info, doctor)
+    for command in (demo, fetch, pack, train, evaluate, predict, export, bench, inspect, info, doctor)
 }
 
 

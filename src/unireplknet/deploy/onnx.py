@@ -105,6 +105,15 @@ def export_onnx(
     return error
 
 
+def onnx_content(model: nn.Module, shape: tuple[int, int, int]) -> bytes:
+    """The content of an ONNX file of any network, as it is, for maps (B, C, H, W) of one size; compared with nothing.
+
+    Raises:
+        UserError: A library is not installed, or the network cannot be expressed in ONNX.
+    """
+    return _serialise(copy.deepcopy(model).eval().float().cpu(), shape, False, {})
+
+
 def _serialise(model: nn.Module, shape: tuple[int, int, int], free_size: bool, metadata: dict[str, str]) -> bytes:
     """The content of an ONNX file."""
     try:

@@ -100,3 +100,108 @@ ABLATION_ROWS = (
     _ablation("T3d 9 LarK + 18 without 3x3", "55.5", "9.08", 1289, 82.2, **_scaled((13, 0, 0) * 9)),
 )
 """Tables 3a to 3d of the journal version (tables 1 to 4 of the paper): 100 epochs, drop path 0.1."""
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """What is published about the accuracy of trained weights.
+
+    Attributes:
+        name: The architecture, as timm names it.
+        tag: The weights, likewise.
+        size: Input height and width in pixels.
+        top1: ImageNet-1K top-1 accuracy in percent.
+        source: Who says so.
+        images_per_second: Throughput as the UniRepLKNet paper prints it: one A100, batch 128.
+    """
+
+    name: str
+    tag: str
+    size: int
+    top1: float
+    source: str
+    images_per_second: int | None = None
+
+
+PAPER = "UniRepLKNet, journal version, table 5"
+
+
+def _peers(source: str, tag: str, size: int, figures: dict[str, tuple[float, int | None]]) -> tuple[Accuracy, ...]:
+    return tuple(Accuracy(name, tag, size, top1, source, speed) for name, (top1, speed) in figures.items())
+
+
+ACCURACIES = (
+    *(
+        Accuracy(r.label, "in22k_ft_in1k_384" if r.pretraining else "in1k", r.size, r.top1, PAPER, r.images_per_second)
+        for r in VARIANT_ROWS
+        if r.top1 is not None
+    ),
+    *_peers(
+        "README of ConvNeXt V2",
+        *("fcmae_ft_in1k", 224),
+        {
+            "convnextv2_atto": (76.7, 5054),
+            "convnextv2_femto": (78.5, 4329),
+            "convnextv2_pico": (80.3, 3339),
+            "convnextv2_nano": (81.9, 2405),
+            "convnextv2_tiny": (83.0, None),
+            "convnextv2_base": (84.9, None),
+            "convnextv2_large": (85.8, None),
+            "convnextv2_huge": (86.3, None),
+        },
+    ),
+    *_peers(
+        "README of ConvNeXt V2",
+        *("fcmae_ft_in22k_in1k_384", 384),
+        {
+            "convnextv2_nano": (83.4, None),
+            "convnextv2_tiny": (85.1, None),
+            "convnextv2_base": (87.7, None),
+            "convnextv2_large": (88.2, None),
+            "convnextv2_huge": (88.7, None),
+        },
+    ),
+    *_peers(
+        "README of ConvNeXt",
+        *("fb_in1k", 224),
+        {
+            "convnext_tiny": (82.1, None),
+            "convnext_small": (83.1, 1182),
+            "convnext_base": (83.8, None),
+            "convnext_large": (84.3, None),
+        },
+    ),
+    *_peers(
+        "README of ConvNeXt",
+        *("fb_in22k_ft_in1k_384", 384),
+        {
+            "convnext_tiny": (84.1, None),
+            "convnext_small": (85.8, 415),
+            "convnext_base": (86.8, 304),
+            "convnext_large": (87.5, 185),
+            "convnext_xlarge": (87.8, 129),
+        },
+    ),
+    *_peers(
+        "README of Swin Transformer",
+        *("ms_in1k", 224),
+        {
+            "swin_tiny_patch4_window7_224": (81.2, None),
+            "swin_small_patch4_window7_224": (83.2, None),
+            "swin_base_patch4_window7_224": (83.5, None),
+        },
+    ),
+)
+"""Of our variants, and of the peers that timm can build; timm itself says nothing about accuracy.
+The UniRepLKNet paper sets lower ones beside its own for ConvNeXt V2: 76.2, 78.0, 79.7 and 81.2 for Atto to Nano."""
+
+
+def find_accuracy(name: str, tag: str, size: int) -> Accuracy | None:
+    """What is published about a network at an input size in pixels.
+
+    Args:
+        name: The architecture.
+        tag: The weights; empty for the first that are listed at that size.
+        size: Height and width in pixels.
+    """
+    return next((a for a in ACCURACIES if (a.name, a.size) == (name, size) and tag in ("", a.tag)), None)
