@@ -1,7 +1,7 @@
 """Four engines on the CPU: UniRepLKNet A and F beside ConvNeXt V2 Atto and Femto, T beside ConvNeXt-Tiny.
 
     OMP_NUM_THREADS=2 python benchmarks/engines_cpu.py
-    python benchmarks/engines_cpu.py --models unireplknet_a --size 64 --rounds 1 --out look.json    # to see that it works
+    python benchmarks/engines_cpu.py --models unireplknet_a --size 64 --rounds 1 --out look.json  # does it work?
 
 fp32, batch 8, two threads, 224 px: `unireplknet bench` with these settings, into benchmarks/results/engines_cpu.json.
 """
