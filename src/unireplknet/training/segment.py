@@ -22,7 +22,7 @@ from unireplknet.insight.masks import draw_masks
 from unireplknet.modalities.folder import EpochSampler, MapDataset, collate, distinct_stems, find_inputs
 from unireplknet.modalities.masks import IGNORE, MaskSplit, Pair
 from unireplknet.modalities.picture import panels
-from unireplknet.training.evaluate import best_device
+from unireplknet.training.evaluate import best_device, choose_split
 from unireplknet.training.recipe import Recipe, shorten
 from unireplknet.training.run import Run
 
@@ -167,9 +167,7 @@ def evaluate(
         UserError: There is no such split, or none of its samples counts.
     """
     data, recipe = run.load_data(path), run.recipe
-    name = name or ("test" if "test" in data.splits else "val")
-    if name not in data.splits:
-        raise UserError(f"the data of {run.path} have no {name} split, only {', '.join(data.splits)}")
+    name = choose_split(run, data, name)
     look = Look.of(recipe, multi_scale, sliding)
     scores = score(run.load_model(), _whole_images(recipe, data.splits[name]), len(run.classes), look)
     how = {"split": name, "scales": look.scales, "mirrored": look.mirrored, "window": look.window}
