@@ -129,9 +129,13 @@ def configuration(material: Material) -> Section:
     known = RECIPES.get(recipe.name)
     original = known() if known else Recipe(recipe.name, input=type(recipe.input)(), augment=type(recipe.augment)())
     ours, theirs = _settings(recipe), _settings(original)
-    if known and original.modality != recipe.modality:
+    if original.modality != recipe.modality:
         known, theirs = None, {}
-    other = [(name, value, theirs.get(name, "")) for name, value in ours.items() if value != theirs.get(name)]
+    other = [
+        (name, _plain(value), _plain(theirs.get(name, "")))
+        for name, value in ours.items()
+        if name not in theirs or value != theirs[name]
+    ]
     of = "the recipe's" if known else "its default"
     versions = ", ".join(f"{name} {version}" for name, version in results.get("versions", {}).items())
     machine = results.get("machine", {})
@@ -148,15 +152,15 @@ def configuration(material: Material) -> Section:
         parts.append(Table(f"Settings that differ from {of}", ("Setting", "Here", of.capitalize()), other))
     else:
         parts.append(Text(f"Every setting has {'the value of the recipe' if known else 'its default'}."))
-    table = Table("All settings, by the names of the flags", ("Setting", "Value"), list(ours.items()))
+    table = Table(
+        "All settings, by the names of the flags", ("Setting", "Value"), [(n, _plain(v)) for n, v in ours.items()]
+    )
     parts.append(Details(f"All {len(ours)} settings", [table]))
     return Section("configuration", "Configuration", parts)
 
 
-def _settings(recipe: Recipe) -> dict[str, str]:
-    return {
-        f"{name}.{key}": _plain(value) for name, part in recipe.parts().items() for key, value in asdict(part).items()
-    }
+def _settings(recipe: Recipe) -> dict[str, Any]:
+    return {f"{name}.{key}": value for name, part in recipe.parts().items() for key, value in asdict(part).items()}
 
 
 def _plain(value: Any) -> str:
@@ -342,8 +346,8 @@ def forecast_scores(material: Material) -> Section:
     ours, *others = found["scores"].items()
     best = {target: min(others, key=lambda row: row[1][target]["mae"]) for target in targets} if others else {}
     said = " ".join(
-        f"{target}: {ours[0]} {ours[1][target]['mae']:.3g}, best of the others {row[0]} with {row[1][target]['mae']:.3g}."
-        for target, row in best.items()
+        f"{target}: {ours[0]} {ours[1][target]['mae']:.3g}, best of the others {name} {errors[target]['mae']:.3g}."
+        for target, (name, errors) in best.items()
     )
     for name, what in (
         (f"errors-{split}.png", f"Mean absolute error by hours ahead, of the network and the baselines. {said}"),
