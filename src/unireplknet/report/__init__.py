@@ -11,7 +11,7 @@ from unireplknet.cli.console import first_line
 from unireplknet.files import write_text
 from unireplknet.recipes import RECIPES
 from unireplknet.report.document import Document
-from unireplknet.report.sections import Material, headline, sections
+from unireplknet.report.sections import Material, headline, make_sections
 from unireplknet.training.run import Run
 
 __all__ = ["write_report"]
@@ -38,6 +38,6 @@ def write_report(run: Run, out: Path | None = None, split: str = "", data: str =
     with tempfile.TemporaryDirectory() as folder:
         material = Material(run, split, data, Path(folder))
         made = f"Made {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by unireplknet {__version__} from {run.path.resolve()}."
-        page = Document(f"Run {run.path.resolve().name}", about, headline(material), sections(material), made)
+        page = Document(f"Run {run.path.resolve().name}", about, headline(material), make_sections(material), made)
     write_text(out, page.html())
     return out

@@ -512,7 +512,7 @@ SCORES: dict[str, list[Callable[[Material], Section | None]]] = {
 """What is said of how well a run does, by task; a task that is not here is reported without."""
 
 
-def sections(material: Material) -> list[Section]:
+def make_sections(material: Material) -> list[Section]:
     """All that can be said of a run. Where the user could make a section possible, it says how."""
     task = material.recipe.task
     makers = [configuration, data, curves, *SCORES.get(task, []), field, kernels]
