@@ -8,9 +8,9 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+import torch
 
 from tests.runs import COLOURS, tiny_recipe, write_tree
 from unireplknet.cli import main
@@ -59,18 +59,18 @@ def place(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 TRAIN = ["train", "folder", "--data", "flowers", "--out", "runs/flowers"]
 
 
-def trained() -> None:
+def trained(*_: object) -> None:
     Path("finished").rename("runs/flowers")
 
 
-def unfinished() -> None:
+def unfinished(*_: object) -> None:
     """What a run leaves that was killed before its end."""
     trained()
     file = Path("runs/flowers/results.json")
     file.write_text(json.dumps({"data": json.loads(file.read_text())["data"]}))
 
 
-def several_unreadable() -> None:
+def several_unreadable(*_: object) -> None:
     for file in Path("flowers/rose").iterdir():
         file.write_bytes(b"no picture")
 
@@ -91,27 +91,38 @@ def in_use(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runs, "_held_by_the_test", lock, raising=False)
 
 
-def one_picture_of_roses() -> None:
+def one_picture_of_roses(*_: object) -> None:
     for file in sorted(Path("flowers/rose").iterdir())[1:]:
         file.unlink()
 
 
-def another_class() -> None:
+def another_class(*_: object) -> None:
     trained()
     Path("flowers/rose").rename("flowers/violet")
 
 
-def fewer_pictures() -> None:
+def fewer_pictures(*_: object) -> None:
     unfinished()
     Path("flowers/rose/00.png").unlink()
 
 
-def no_epoch_yet() -> None:
+def no_epoch_yet(*_: object) -> None:
     trained()
     Path("runs/flowers/best.ckpt").unlink()
 
 
-def nothing() -> None:
+def overflowing(monkeypatch: pytest.MonkeyPatch) -> None:
+    from unireplknet.training.task import Classification
+
+    forward = Classification.forward
+
+    def broken(self: Classification, maps: torch.Tensor) -> torch.Tensor:
+        return forward(self, maps) * (torch.inf if self.training else 1)
+
+    monkeypatch.setattr(Classification, "forward", broken)
+
+
+def nothing(*_: object) -> None:
     pass
 
 
@@ -128,7 +139,8 @@ CASES: dict[str, tuple[Callable[..., None], list[str]]] = {
     "other samples": (fewer_pictures, TRAIN),
     "in use": (in_use, TRAIN),
     "unreadable": (several_unreadable, [*TRAIN, "--data.max_unreadable", "2"]),
-    "not a number": (nothing, [*TRAIN, "--optim.lr", "1e30", "--optim.warmup_epochs", "0", "--optim.epochs", "4"]),
+    "not a number": (overflowing, TRAIN),
+    "no numbers in val": (nothing, [*TRAIN, "--optim.lr", "1e30", "--optim.warmup_epochs", "0"]),
     "no run": (nothing, ["evaluate", "runs/flower"]),
     "no epoch": (no_epoch_yet, ["evaluate", "runs/flowers"]),
     "other classes": (another_class, ["evaluate", "runs/flowers"]),
@@ -140,13 +152,14 @@ CASES: dict[str, tuple[Callable[..., None], list[str]]] = {
 
 
 def quoted() -> list[str]:
-    return re.findall(r"^```\n(unireplknet: error: .*?)\n```", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    return re.findall(
+        r"^```\n(unireplknet: error: .*?)\n```", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+    )
 
 
 def produce(case: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
     prepare, words = CASES[case]
-    arguments: dict[str, Any] = {"monkeypatch": monkeypatch} if prepare in (without_lightning, in_use) else {}
-    prepare(**arguments)
+    prepare(monkeypatch)
     capsys.readouterr()
     assert main(words) == 2
     return next(line for line in capsys.readouterr().err.splitlines() if line.startswith("unireplknet: error: "))
