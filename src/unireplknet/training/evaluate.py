@@ -210,10 +210,11 @@ def show_samples(run: Run, split: Split, indices: Tensor, said: Tensor, probabil
     """
     from unireplknet.insight.gallery import Shown, thumbnail
 
-    dataset, classes = build_loader(run.recipe, split).dataset, run.classes
+    recipe, classes = run.recipe, run.classes
+    dataset = build_loader(recipe, split).dataset
     shown = []
     for index, guess, probability in zip(indices.tolist(), said.tolist(), probabilities.tolist(), strict=True):
-        picture = thumbnail(panels(run.recipe.input, dataset[Draw(0, index)].map))
+        picture = thumbnail(panels(recipe.input, dataset[Draw(0, index)].map))
         truth = classes[int(split.labels[index])]
         shown.append(Shown(split.name(index), picture, truth, classes[guess], probability))
     return shown

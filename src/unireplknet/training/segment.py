@@ -268,11 +268,12 @@ def predict(run: Run, paths: Sequence[str | Path], folder: Path | None = None) -
 def _write(file: Path, map: Tensor, said: Tensor, run: Run, stem: Path) -> Prediction:
     mask, picture = (stem.with_name(f"{stem.name}-{what}.png") for what in ("mask", "drawn"))
     inputs: Any = run.recipe.input
+    classes = run.classes
     numbers = said.numpy() + inputs.first_class
     Image.fromarray(numbers.astype(np.uint8 if numbers.max() < 256 else np.uint16)).save(mask)
     small = F.interpolate(said[None, None].float(), size=map.shape[1:])[0, 0].long()
-    draw_masks(panels(inputs, map)[0].pixels, small, run.classes, file.name, picture)
-    counts = torch.bincount(said.flatten(), minlength=len(run.classes))
+    draw_masks(panels(inputs, map)[0].pixels, small, classes, file.name, picture)
+    counts = torch.bincount(said.flatten(), minlength=len(classes))
     order = [i for i in counts.argsort(descending=True).tolist() if counts[i]]
-    shares = {run.classes[i]: int(counts[i]) / said.numel() for i in order}
+    shares = {classes[i]: int(counts[i]) / said.numel() for i in order}
     return Prediction(str(file), str(mask), str(picture), shares)
