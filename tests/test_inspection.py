@@ -18,21 +18,24 @@ from unireplknet.insight import seen
 from unireplknet.inspection import find_subject, look_at_attribution, look_at_fields
 from unireplknet.modalities import MODALITIES
 from unireplknet.modalities.audio import AudioInput
+from unireplknet.modalities.image import ImageInput
 from unireplknet.modalities.points import PointsInput
 from unireplknet.modalities.series import SeriesInput
 from unireplknet.modalities.video import VideoInput
-from unireplknet.training.recipe import Model, Recipe, Trainer
+from unireplknet.training.recipe import Data, Model, Recipe, Trainer
 from unireplknet.training.run import Run
 from unireplknet.training.task import build_task
 
 
-def untrained_run(folder: Path, inputs: Any, names: tuple[str, ...], **model: Any) -> Run:
+def untrained_run(folder: Path, inputs: Any, names: tuple[str, ...], data: Data | None = None, **model: Any) -> Run:
     """What a run of no epochs would leave: enough to look into."""
     augment = next(a for k, a in MODALITIES.values() if k is type(inputs))
     model = {"dims": (8, 8, 16, 16), "stem_stride": 1} | model
     select = "accuracy" if getattr(inputs, "task", "classification") == "classification" else "loss"
     trainer = Trainer(progress=False, accelerator="cpu", select=select)
-    recipe = Recipe("none", Model("test_unireplknet", **model), input=inputs, augment=augment(), trainer=trainer)
+    recipe = Recipe(
+        "none", Model("test_unireplknet", **model), data or Data(), input=inputs, augment=augment(), trainer=trainer
+    )
     folder.mkdir()
     run = Run.create(folder, recipe, names)
     network = randomise(recipe.build(names))
@@ -43,6 +46,9 @@ def untrained_run(folder: Path, inputs: Any, names: tuple[str, ...], **model: An
 def write_sample(modality: str, folder: Path) -> tuple[Any, Path, int]:
     """An input, a file for it, and the number of panels that show it."""
     rng = np.random.default_rng(0)
+    if modality == "image":
+        Image.fromarray(rng.integers(0, 256, (9, 11, 3), dtype=np.uint8)).save(folder / "a.png")
+        return ImageInput(size=16, fit="squash"), folder / "a.png", 1
     if modality == "audio":
         soundfile.write(folder / "a.wav", rng.normal(0, 0.1, 3000), 8000)
         return AudioInput(rate=8000, frames=32, mels=16), folder / "a.wav", 1
@@ -180,9 +186,43 @@ def test_first_numbers_of_a_map_are_those_of_timm(tmp_path: Path) -> None:
     assert (subject.read(tmp_path / "a.png") - wanted).abs().max() < 0.1  # roundings of the scaled size
 
 
+@pytest.mark.parametrize("modality", ["image", "audio", "points", "series", "video"])
+def test_confusion_and_mistakes_of_every_modality(
+    modality: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All samples are the same file, so that the network takes all for one class: half are right."""
+    inputs, file, _ = write_sample(modality, tmp_path)
+    data = tmp_path / "data"
+    for split, count in (("train", 1), ("val", 2), ("test", 3)):
+        for place in [data / split / name / str(i) for name in ("left", "right") for i in range(count)]:
+            place.mkdir(parents=True)
+            (place / file.name).write_bytes(file.read_bytes())
+    run = untrained_run(tmp_path / "run", inputs, ("left", "right"), data=Data("folder", str(data)))
+    out = tmp_path / "out"
+    words = [str(run.path), "--out", str(out)]
+    assert main(["inspect", "confusion", *words]) == 0
+    assert "test: 3 of 6 samples right, 1 pairs" in capsys.readouterr().out
+    found = json.loads((out / "confusion.json").read_text())
+    (pair,) = found["confusions"]
+    assert pair["samples"] == 3
+    said = found["classes"].index(pair["said"])
+    assert [[row[said], sum(row)] for row in found["matrix"]] == [[3, 3], [3, 3]]
+    assert main(["inspect", "mistakes", *words, "--split", "val"]) == 0
+    found = json.loads((out / "mistakes.json").read_text())
+    assert found["split"] == "val"
+    assert [(m["true"], m["said"]) for m in found["mistakes"]] == [(pair["true"], pair["said"])] * 2
+    assert all(Path(m["sample"]).is_file() for m in found["mistakes"])
+    assert width(out / "mistakes.png") > 900
+    assert main(["inspect", "mistakes", *words, "--count", "1"]) == 0
+    assert len(json.loads((out / "mistakes.json").read_text())["mistakes"]) == 1
+    assert not (run.path / "evaluation-test.json").exists(), "looking leaves the run alone"
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["confusion", "test_resnet"], "has not learnt the classes of any data"),
+        (["mistakes", "RUN", "--count", "0"], "--count is 0"),
         (["field", "convnex_tiny"], "neither a run folder nor a network of timm; did you mean convnext_tiny?"),
         (["field", "RUN", "--kernels", "3"], "is trained: its kernels have the sizes that they have"),
         (["field", "test_resnet", "--kernels", "3"], "has no kernels whose size could be chosen"),

@@ -16,11 +16,13 @@ from torch import Tensor, nn
 from unireplknet.errors import UserError
 from unireplknet.files import write_text
 from unireplknet.insight.field import Field, draw_fields, last_map, open_branches, receptive_field
+from unireplknet.insight.gallery import Shown
 from unireplknet.insight.kernels import draw_kernels, first_of_each_stage, reparam_blocks, summarise
 from unireplknet.modalities import MODALITIES
 from unireplknet.modalities.folder import Draw, MapDataset, find_inputs
 from unireplknet.modalities.picture import heat, panels
 from unireplknet.models.variants import VARIANTS
+from unireplknet.training.evaluate import Scores, choose_split, score_split, show_mistakes
 from unireplknet.training.labels import class_probabilities
 from unireplknet.training.recipe import nearest
 from unireplknet.training.run import Run
@@ -274,6 +276,74 @@ def look_at_attribution(subject: Subject, files: Sequence[str], folder: Path, la
         said = float(probabilities[target])
         explained.append(Explained(str(file), run.classes[target], said, found.gap, str(picture)))
     return explained
+
+
+def look_at_confusion(subject: Subject, folder: Path, split: str = "", data: str = "") -> dict[str, Any]:
+    """Draw which classes a run takes for which.
+
+    Args:
+        subject: A run that classifies.
+        folder: Where ``confusion.png`` and ``confusion.json`` go.
+        split: "train", "val" or "test"; by default test, or val where the data have no test split.
+        data: Where the data lie now, if they have moved.
+
+    Returns:
+        The split, the matrix (rows are true classes, columns predicted ones) and the confusions, most frequent first.
+
+    Raises:
+        UserError: The run does not classify, or its samples have several classes each.
+    """
+    from unireplknet.insight.confusion import confusions, draw_confusion
+
+    run, name, _, scores = _scored(subject, split, data)
+    matrix = scores.confusion(len(run.classes))
+    folder.mkdir(parents=True, exist_ok=True)
+    draw_confusion(matrix, run.classes, folder / "confusion.png")
+    pairs = [{"true": true, "said": said, "samples": n} for true, said, n in confusions(matrix, run.classes)]
+    found = {"split": name, "classes": list(run.classes), "matrix": matrix.tolist(), "confusions": pairs}
+    _write_json(folder / "confusion.json", found)
+    return found
+
+
+def look_at_mistakes(
+    subject: Subject, folder: Path, split: str = "", data: str = "", count: int = 24
+) -> tuple[str, list[Shown]]:
+    """Draw the samples that a run takes for another class, those first of which it is surest.
+
+    Args:
+        subject: A run that classifies.
+        folder: Where ``mistakes.png`` and ``mistakes.json`` go.
+        split: "train", "val" or "test"; by default test, or val where the data have no test split.
+        data: Where the data lie now, if they have moved.
+        count: How many at most.
+
+    Returns:
+        The name of the split and the mistakes.
+
+    Raises:
+        UserError: The run does not classify, or its samples have several classes each.
+    """
+    from unireplknet.insight.gallery import draw_gallery
+
+    run, name, samples, scores = _scored(subject, split, data)
+    shown = show_mistakes(run, samples, scores, count)
+    folder.mkdir(parents=True, exist_ok=True)
+    draw_gallery(shown, f"{name}: the surest mistakes, with what was said and its probability", folder / "mistakes.png")
+    rows = [{"sample": s.name, "true": s.truth, "said": s.said, "probability": s.probability} for s in shown]
+    _write_json(folder / "mistakes.json", {"split": name, "mistakes": rows})
+    return name, shown
+
+
+def _scored(subject: Subject, split: str, data: str) -> tuple[Run, str, Any, Scores]:
+    """A run that says one class of each sample, the name of a split, its samples, and what the run says of them."""
+    run = _classifies(subject).run
+    if run is None:
+        raise UserError(f"{subject.name} has not learnt the classes of any data; name a run folder")
+    found = run.load_data(data)
+    if found.several:
+        raise UserError(f"{run.path}: samples have several classes each, so that none is taken for another")
+    name = choose_split(run, found, split)
+    return run, name, found.splits[name], score_split(run, found.splits[name])
 
 
 def _classifies(subject: Subject) -> Subject:

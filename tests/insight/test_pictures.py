@@ -2,13 +2,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from unireplknet.insight.confusion import draw_confusion
+from unireplknet.insight.confusion import confusions, draw_confusion
 from unireplknet.insight.curves import draw_curves
 from unireplknet.insight.forecasts import draw_errors, draw_forecast, draw_windows
-from unireplknet.insight.gallery import draw_gallery
+from unireplknet.insight.gallery import Shown, draw_gallery, thumbnail
+from unireplknet.modalities.picture import Panel
 
 
 def inked(picture: Path) -> float:
@@ -33,12 +33,36 @@ def test_confusion_of_few_and_many_classes(tmp_path: Path, count: int) -> None:
         assert max(image.size) < 1600
 
 
-@pytest.mark.parametrize("channels", [1, 2, 3])
-def test_gallery_of_any_map(tmp_path: Path, channels: int) -> None:
-    draw_gallery(
-        torch.randn(9, channels, 5, 4), [0, 1] * 4 + [1], torch.eye(2)[[0] * 9], ["a", "b"], tmp_path / "g.png"
-    )
-    assert inked(tmp_path / "g.png") > 0.1
+def test_gallery_of_no_one_and_many_samples(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (5, 4, 3), dtype=np.uint8)
+    inks = []
+    for count in (0, 1, 9):
+        draw_gallery([Shown("a.png", pixels, "a", "$", 0.5)] * count, "a title", tmp_path / "g.png")
+        inks.append(inked(tmp_path / "g.png"))
+    assert 0 < inks[0] < inks[1] < inks[2]
+
+
+def test_thumbnail_lays_panels_side_by_side() -> None:
+    ramp = np.arange(6.0).reshape(2, 3)
+    sheet = thumbnail([Panel(ramp), Panel(ramp.max() - ramp), Panel(np.zeros((2, 3)))])
+    assert sheet.shape == (2 * 2 + 1, 3 * 2 + 1, 3)
+    np.testing.assert_array_equal(sheet[:2, :3, 0], [[0, 51, 102], [153, 204, 255]])
+    np.testing.assert_array_equal(sheet[:2, 4:, 1], [[255, 204, 153], [102, 51, 0]])
+    assert not sheet[3:, :3].any(), "one grey is no contrast"
+    assert len(set(sheet[2].ravel().tolist())) == 1, "a line between them"
+
+
+def test_thumbnail_keeps_colours_and_gives_colours_to_axes() -> None:
+    colours = np.random.default_rng(0).random((3, 4, 3))
+    np.testing.assert_array_equal(thumbnail([Panel(colours)]), np.round(255 * colours).astype(np.uint8))
+    sound = thumbnail([Panel(np.array([[-7.0, 2.0]]), across="time, s")])[0]
+    assert sound[0].sum() < 20 < 600 < sound[1].sum(), "from dark to bright"
+    assert len(set(sound[1].tolist())) == 3
+
+
+def test_confusions_are_sorted_and_leave_the_right_ones_out() -> None:
+    matrix = np.array([[9, 1, 0], [0, 8, 3], [1, 0, 7]])
+    assert confusions(matrix, "abc") == [("b", "c", 3), ("a", "b", 1), ("c", "a", 1)]
 
 
 def test_errors_and_forecasts_of_any_number_of_targets(tmp_path: Path) -> None:

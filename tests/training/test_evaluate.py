@@ -14,7 +14,7 @@ from tests.runs import COLOURS, tiny_recipe, write_tree
 from unireplknet.errors import UserError
 from unireplknet.modalities.folder import Draw
 from unireplknet.modalities.image import ImageInput
-from unireplknet.training.evaluate import Scores, evaluate, nearest_neighbour, predict, score
+from unireplknet.training.evaluate import Scores, evaluate, nearest_neighbour, predict, score, show_mistakes
 from unireplknet.training.loader import build_loader
 from unireplknet.training.run import Run, new_folder
 
@@ -55,6 +55,22 @@ def test_evaluation_is_written_down(trained: Run) -> None:
     for picture in ("confusion-test.png", "predictions-test.png"):
         with Image.open(trained.path / picture) as image:
             assert min(image.size) > 100
+
+
+def test_mistakes_are_the_wrong_ones_the_surest_first(trained: Run) -> None:
+    split = trained.load_data().splits["test"]
+    labels = torch.as_tensor(split.labels)
+    indices = torch.arange(len(labels)).flip(0)[:6]  # as if others were unreadable
+    said = (labels[indices] + torch.tensor([0, 1, 2, 0, 1, 1])) % 3
+    logits = torch.eye(3)[said] * torch.tensor([9.0, 1.0, 3.0, 2.0, 0.5, 2.0])[:, None]
+    shown = show_mistakes(trained, split, Scores(logits, labels[indices], indices, []), count=3)
+    places = indices[[2, 5, 1]].tolist()
+    assert [s.name for s in shown] == [split.name(i) for i in places]
+    assert [s.truth for s in shown] == [trained.classes[split.labels[i]] for i in places]
+    assert [s.said for s in shown] == [trained.classes[i] for i in said[[2, 5, 1]].tolist()]
+    np.testing.assert_allclose([s.probability for s in shown], np.exp(x := np.array([3, 2, 1])) / (np.exp(x) + 2))
+    for s in shown:
+        assert np.abs(s.picture.mean((0, 1)) - COLOURS[s.truth]).max() < 25, "the picture is of that sample"
 
 
 def test_unknown_split_is_named(tmp_path: Path) -> None:

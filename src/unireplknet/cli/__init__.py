@@ -11,6 +11,7 @@ from unireplknet.cli.about import demo, doctor, info
 from unireplknet.cli.console import first_line, say
 from unireplknet.cli.data import fetch, pack
 from unireplknet.cli.looking import inspect
+from unireplknet.cli.reporting import report
 from unireplknet.cli.scoring import evaluate, predict
 from unireplknet.cli.shipping import export
 from unireplknet.cli.timing import bench
@@ -65,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     command.__name__: command
-    for command in (demo, fetch, pack, train, evaluate, predict, export, bench, inspect, info, doctor)
+    for command in (demo, fetch, pack, train, evaluate, predict, export, bench, inspect, report, info, doctor)
 }
 
 

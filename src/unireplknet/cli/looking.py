@@ -11,7 +11,7 @@ from unireplknet.errors import UserError
 
 
 def inspect(words: list[str]) -> None:
-    """Look into a network: how far it sees, its kernels, its stages, what a decision rests on."""
+    """Look into a network: how far it sees, its kernels, its stages, what a decision rests on, its mistakes."""
     parser = Parser("inspect", first_line(inspect))
     views = parser.add_subparsers(
         dest="view", required=True, metavar="VIEW", prog="unireplknet inspect", parser_class=ViewParser
@@ -57,16 +57,41 @@ def _inspect_attribution(parser: argparse.ArgumentParser) -> None:
     _add_common(parser, _show_attribution)
 
 
+def _inspect_confusion(parser: argparse.ArgumentParser) -> None:
+    """Which classes a run takes for which."""
+    _add_scored(parser)
+    _add_out(parser, _show_confusion)
+
+
+def _inspect_mistakes(parser: argparse.ArgumentParser) -> None:
+    """The samples that a run takes for another class, as it saw them, the surest first."""
+    _add_scored(parser)
+    parser.add_argument("--count", type=int, default=24, help="how many at most (default: 24)")
+    _add_out(parser, _show_mistakes)
+
+
 VIEWS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "field": _inspect_field,
     "kernels": _inspect_kernels,
     "stages": _inspect_stages,
     "attribution": _inspect_attribution,
+    "confusion": _inspect_confusion,
+    "mistakes": _inspect_mistakes,
 }
 
 
 def _add_common(parser: argparse.ArgumentParser, show: Callable[[argparse.Namespace], None]) -> None:
     parser.add_argument("--pretrained", action="store_true", help="download the weights of networks that timm knows")
+    _add_out(parser, show)
+
+
+def _add_scored(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="RUN", help="a run folder")
+    parser.add_argument("--split", choices=("train", "val", "test"), default="", help="default: test, else val")
+    parser.add_argument("--data", metavar="PATH", default="", help="where the run's data lie now, if they have moved")
+
+
+def _add_out(parser: argparse.ArgumentParser, show: Callable[[argparse.Namespace], None]) -> None:
     parser.add_argument("--out", metavar="DIR", type=Path, default=Path("inspection"), help="default: inspection")
     parser.set_defaults(show=show)
 
@@ -113,3 +138,28 @@ def _show_attribution(options: argparse.Namespace) -> None:
     for found in look_at_attribution(subject, options.files, options.out, options.label):
         gap = f"unexplained {found.gap:.1%}"
         say(f"{found.file}  {found.label} {found.probability:.1%}, {gap}  written: {found.picture}")
+
+
+def _show_confusion(options: argparse.Namespace) -> None:
+    from unireplknet.inspection import find_subject, look_at_confusion
+
+    found = look_at_confusion(find_subject(options.model), options.out, options.split, options.data)
+    for pair in found["confusions"][:10]:
+        say(f"  {pair['true']} taken for {pair['said']}: {pair['samples']}")
+    right, samples = sum(row[i] for i, row in enumerate(found["matrix"])), sum(map(sum, found["matrix"]))
+    say(f"{found['split']}: {right} of {samples} samples right, {len(found['confusions'])} pairs of classes confused")
+    say(f"written: {options.out / 'confusion.png'}, {options.out / 'confusion.json'}")
+
+
+def _show_mistakes(options: argparse.Namespace) -> None:
+    from unireplknet.inspection import find_subject, look_at_mistakes
+
+    if options.count < 1:
+        raise UserError(f"--count is {options.count}; expected at least 1")
+    name, mistakes = look_at_mistakes(
+        find_subject(options.model), options.out, options.split, options.data, options.count
+    )
+    for found in mistakes:
+        say(f"  {found.name}  {found.said} {found.probability:.1%}, true: {found.truth}")
+    say(f"{name}: {len(mistakes) or 'no'} mistakes, the surest first")
+    say(f"written: {options.out / 'mistakes.png'}, {options.out / 'mistakes.json'}")

@@ -2,47 +2,100 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor
 
+from unireplknet.errors import missing_extra
 from unireplknet.insight.figure import new_figure
+from unireplknet.modalities.picture import Panel
+
+LINE = 64
+"""Grey of the lines between the panels of a thumbnail."""
 
 
-def draw_gallery(
-    maps: Tensor, labels: Sequence[int], probabilities: Tensor, classes: Sequence[str], picture: Path
-) -> None:
-    """Draw maps in a grid, each with the predicted class and its probability; wrong ones in red with the truth.
+@dataclass(frozen=True)
+class Shown:
+    """A sample, and what the network takes it for.
+
+    Attributes:
+        name: What to call it.
+        picture: That of :func:`thumbnail`.
+        truth: Its class.
+        said: The class that the network says.
+        probability: Its probability.
+    """
+
+    name: str
+    picture: np.ndarray
+    truth: str
+    said: str
+    probability: float
+
+
+def draw_gallery(samples: Sequence[Shown], title: str, picture: Path) -> None:
+    """Draw samples in a grid, each with the predicted class and its probability; wrong ones in red with the truth.
 
     Args:
-        maps: Shape (N, C, H, W); 3 channels are drawn in colour, otherwise the first as grey.
-        labels: True classes, N numbers.
-        probabilities: Shape (N, classes).
-        classes: Class names.
+        samples: What to draw.
+        title: Above the grid.
         picture: The PNG file to write.
     """
     columns = 8
-    rows = -(-len(maps) // columns)
+    rows = max(1, -(-len(samples) // columns))
     figure = new_figure(1.4 * columns, 1.75 * rows + 0.3)
     for axes in (grid := figure.subplots(rows, columns, squeeze=False)).flat:
         axes.set_axis_off()
-    for axes, pixels, label, row in zip(grid.flat, maps, labels, probabilities, strict=False):
-        said = int(row.argmax())
-        axes.imshow(_visible(pixels), cmap="gray")
-        truth = "" if said == label else f"\nnot {classes[label]}"
+    for axes, sample in zip(grid.flat, samples, strict=False):
+        right = sample.said == sample.truth
+        axes.imshow(sample.picture)
         axes.set_title(
-            f"{classes[said]}  {row[said]:.0%}{truth}",
+            f"{sample.said}  {sample.probability:.0%}" + ("" if right else f"\nnot {sample.truth}"),
             fontsize="small",
-            color="black" if said == label else "tab:red",
+            color="black" if right else "tab:red",
+            parse_math=False,
         )
-    figure.suptitle("predicted class and its probability; red where wrong", fontsize="medium")
+    figure.suptitle(title, fontsize="medium")
     figure.savefig(picture, dpi=110)
 
 
-def _visible(pixels: Tensor) -> np.ndarray:
-    """A map as (H, W) or (H, W, 3) numbers from 0 to 1, whatever its normalisation was."""
-    shown = pixels.permute(1, 2, 0) if len(pixels) == 3 else pixels[0]
-    low, high = shown.min(), shown.max()
-    return ((shown - low) / (high - low).clamp_min(1e-6)).numpy()
+def thumbnail(panels: Sequence[Panel]) -> np.ndarray:
+    """All that the network saw of a sample as one small picture without axes, its panels side by side.
+
+    Args:
+        panels: The pictures of a map; all have one size.
+
+    Returns:
+        Red, green and blue, shape (H, W, 3), uint8.
+    """
+    colours = [_colours(panel) for panel in panels]
+    height, width, _ = colours[0].shape
+    columns = math.ceil(math.sqrt(len(colours)))
+    rows = -(-len(colours) // columns)
+    line = int(len(colours) > 1)  # between panels, a pixel wide
+    sheet = np.full((rows * (height + line) - line, columns * (width + line) - line, 3), LINE, np.uint8)
+    for number, pixels in enumerate(colours):
+        top, left = number // columns * (height + line), number % columns * (width + line)
+        sheet[top : top + height, left : left + width] = pixels
+    return sheet
+
+
+def _colours(panel: Panel) -> np.ndarray:
+    """A panel as red, green and blue from 0 to 255; numbers that are no colours from their least to their most."""
+    pixels = panel.pixels
+    if pixels.ndim == 2:
+        low, high = pixels.min(), pixels.max()
+        pixels = (pixels - low) / max(high - low, 1e-6)
+        pixels = _magma(pixels) if panel.across else np.repeat(pixels[..., None], 3, 2)
+    return np.round(255 * pixels).astype(np.uint8)
+
+
+def _magma(values: np.ndarray) -> np.ndarray:
+    try:
+        from matplotlib import colormaps
+    except ImportError as error:
+        raise missing_extra("matplotlib", "plots") from error
+    return colormaps["magma"](values)[..., :3]

@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -25,6 +25,9 @@ from unireplknet.training.labels import average_precision, class_probabilities
 from unireplknet.training.loader import build_loader
 from unireplknet.training.recipe import Recipe, shorten
 from unireplknet.training.run import Run
+
+if TYPE_CHECKING:
+    from unireplknet.insight.gallery import Shown
 
 logger = logging.getLogger(__name__)
 
@@ -178,31 +181,74 @@ def evaluate(run: Run, name: str = "", path: str = "") -> tuple[str, Scores]:
     from unireplknet.insight.confusion import draw_confusion
 
     data = run.load_data(path)
-    name = name or ("test" if "test" in data.splits else "val")
-    if name not in data.splits:
-        raise UserError(f"the data of {run.path} have no {name} split, only {', '.join(data.splits)}")
-    scores = score(run.load_model(), build_loader(run.recipe, data.splits[name], views=True), run.recipe.optim.loss)
+    name = choose_split(run, data, name)
+    split = data.splits[name]
+    scores = score_split(run, split)
     text = json.dumps({"split": name} | scores.summary(run.classes), indent=2, ensure_ascii=False)
     (run.path / f"evaluation-{name}.json").write_text(text + "\n", encoding="utf-8")
     if scores.labels.ndim == 2:
         return name, scores
     draw_confusion(scores.confusion(len(run.classes)), run.classes, run.path / f"confusion-{name}.png")
-    loader = build_loader(run.recipe, data.splits[name])
-    _draw_doubtful(scores, loader, run.classes, run.path / f"predictions-{name}.png")
+    _draw_doubtful(run, split, scores, run.path / f"predictions-{name}.png")
     return name, scores
 
 
-def _draw_doubtful(
-    scores: Scores, loader: DataLoader[Any], classes: Sequence[str], picture: Path, count: int = 24
-) -> None:
+def choose_split(run: Run, data: Any, name: str = "") -> str:
+    """The name of the split of a run's data to score: the one asked for, by default test, or val where there is none.
+
+    Raises:
+        UserError: There is no such split.
+    """
+    name = name or ("test" if "test" in data.splits else "val")
+    if name not in data.splits:
+        raise UserError(f"the data of {run.path} have no {name} split, only {', '.join(data.splits)}")
+    return name
+
+
+def score_split(run: Run, split: Split) -> Scores:
+    """What the best epoch of a run that classifies says of samples, from all their views; nothing is written."""
+    return score(run.load_model(), build_loader(run.recipe, split, views=True), run.recipe.optim.loss)
+
+
+def show_samples(run: Run, split: Split, indices: Tensor, said: Tensor, probabilities: Tensor) -> list[Shown]:
+    """Samples of a split as the network saw them: by the one view that training validates by.
+
+    Args:
+        run: The run.
+        split: The split.
+        indices: Positions of readable samples, shape (N,).
+        said: What the network takes them for, shape (N,).
+        probabilities: Theirs, shape (N,).
+    """
+    from unireplknet.insight.gallery import Shown, thumbnail
+
+    recipe, classes = run.recipe, run.classes
+    dataset = build_loader(recipe, split).dataset
+    shown = []
+    for index, guess, probability in zip(indices.tolist(), said.tolist(), probabilities.tolist(), strict=True):
+        picture = thumbnail(panels(recipe.input, dataset[Draw(0, index)].map))
+        truth = classes[int(split.labels[index])]
+        shown.append(Shown(split.name(index), picture, truth, classes[guess], probability))
+    return shown
+
+
+def show_mistakes(run: Run, split: Split, scores: Scores, count: int) -> list[Shown]:
+    """The samples that were taken for another class, those first of which the network was surest."""
+    probabilities, said = class_probabilities(scores.logits, run.recipe.optim.loss).max(1)
+    wrong = (said != scores.labels).nonzero()[:, 0]
+    worst = wrong[probabilities[wrong].argsort(descending=True, stable=True)][:count]
+    return show_samples(run, split, scores.indices[worst], said[worst], probabilities[worst])
+
+
+def _draw_doubtful(run: Run, split: Split, scores: Scores, picture: Path, count: int = 24) -> None:
     """Draw the samples whose true class got the lowest probability, the worst first."""
     from unireplknet.insight.gallery import draw_gallery
 
     probabilities = scores.logits.softmax(1)
     worst = probabilities.gather(1, scores.labels[:, None])[:, 0].argsort()[:count]
-    samples = [loader.dataset[Draw(0, index)] for index in scores.indices[worst].tolist()]
-    maps = torch.stack([sample.map for sample in samples])
-    draw_gallery(maps, scores.labels[worst].tolist(), probabilities[worst], classes, picture)
+    highest, said = probabilities[worst].max(1)
+    samples = show_samples(run, split, scores.indices[worst], said, highest)
+    draw_gallery(samples, "predicted class and its probability; red where wrong", picture)
 
 
 def predict(run: Run, paths: Sequence[str | Path], top: int = 5, pictures: Path | None = None) -> list[Prediction]:

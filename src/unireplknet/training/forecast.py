@@ -19,7 +19,7 @@ from unireplknet.insight.forecasts import draw_errors, draw_forecast, draw_windo
 from unireplknet.modalities.folder import distinct_stems, find_inputs
 from unireplknet.modalities.windows import Grid, WindowSplit
 from unireplknet.training.baselines import REFITTED, Forecast, first_times, learned_baselines, simple_baselines
-from unireplknet.training.evaluate import best_device
+from unireplknet.training.evaluate import best_device, choose_split
 from unireplknet.training.loader import build_loader
 from unireplknet.training.run import Run
 
@@ -131,9 +131,7 @@ def evaluate(run: Run, name: str = "", path: str = "", learned: bool = True) -> 
         UserError: There is no such split.
     """
     data, recipe = run.load_data(path), run.recipe
-    name = name or ("test" if "test" in data.splits else "val")
-    if name not in data.splits:
-        raise UserError(f"the data of {run.path} have no {name} split, only {', '.join(data.splits)}")
+    name = choose_split(run, data, name)
     split: WindowSplit = data.splits[name]
     known = [data.splits[n] for n in (("train", "val") if name == "test" else ("train",))]
     model = run.load_model().to(best_device())

@@ -145,7 +145,7 @@ class Run:
         recipe.data.path = path or recipe.data.path
         data = recipe.data.load(recipe.input)
         if data.names != self.names:
-            different = set(data.names) ^ set(self.names)
+            different = ", ".join(sorted(set(data.names) ^ set(self.names))) or "another order"
             kind = NAMES[recipe.task][0].removesuffix(".txt")
             raise UserError(f"the data in {recipe.data.path} have other {kind} than {self.path}: {different}")
         for name, seen in self.results.get("data", {}).items():

@@ -22,7 +22,7 @@ from unireplknet.insight.masks import draw_masks
 from unireplknet.modalities.folder import EpochSampler, MapDataset, collate, distinct_stems, find_inputs
 from unireplknet.modalities.masks import IGNORE, MaskSplit, Pair
 from unireplknet.modalities.picture import panels
-from unireplknet.training.evaluate import best_device
+from unireplknet.training.evaluate import best_device, choose_split
 from unireplknet.training.recipe import Recipe, shorten
 from unireplknet.training.run import Run
 
@@ -167,9 +167,7 @@ def evaluate(
         UserError: There is no such split, or none of its samples counts.
     """
     data, recipe = run.load_data(path), run.recipe
-    name = name or ("test" if "test" in data.splits else "val")
-    if name not in data.splits:
-        raise UserError(f"the data of {run.path} have no {name} split, only {', '.join(data.splits)}")
+    name = choose_split(run, data, name)
     look = Look.of(recipe, multi_scale, sliding)
     scores = score(run.load_model(), _whole_images(recipe, data.splits[name]), len(run.classes), look)
     how = {"split": name, "scales": look.scales, "mirrored": look.mirrored, "window": look.window}
@@ -270,11 +268,12 @@ def predict(run: Run, paths: Sequence[str | Path], folder: Path | None = None) -
 def _write(file: Path, map: Tensor, said: Tensor, run: Run, stem: Path) -> Prediction:
     mask, picture = (stem.with_name(f"{stem.name}-{what}.png") for what in ("mask", "drawn"))
     inputs: Any = run.recipe.input
+    classes = run.classes
     numbers = said.numpy() + inputs.first_class
     Image.fromarray(numbers.astype(np.uint8 if numbers.max() < 256 else np.uint16)).save(mask)
     small = F.interpolate(said[None, None].float(), size=map.shape[1:])[0, 0].long()
-    draw_masks(panels(inputs, map)[0].pixels, small, run.classes, file.name, picture)
-    counts = torch.bincount(said.flatten(), minlength=len(run.classes))
+    draw_masks(panels(inputs, map)[0].pixels, small, classes, file.name, picture)
+    counts = torch.bincount(said.flatten(), minlength=len(classes))
     order = [i for i in counts.argsort(descending=True).tolist() if counts[i]]
-    shares = {run.classes[i]: int(counts[i]) / said.numel() for i in order}
+    shares = {classes[i]: int(counts[i]) / said.numel() for i in order}
     return Prediction(str(file), str(mask), str(picture), shares)

@@ -156,11 +156,20 @@ class Task(pl.LightningModule, ABC):
             batch: The samples.
             network: What is scored.
             raw: Whether it has the weights as they are trained, where what is kept is their average.
+
+        Raises:
+            UserError: The network gives infinities or no numbers.
         """
         size = len(batch.labels)
         scores = cast("dict[str, Metric]", self.raw_scores if raw else self.scores)
         if size:
-            self.count(network(batch.maps), batch.labels, scores)
+            outputs = network(batch.maps)
+            if not outputs.isfinite().all():
+                raise UserError(
+                    f"the network gives no finite numbers on the val split after step {self.global_step};"
+                    " a lower optim.lr or an optim.clip_grad may help"
+                )
+            self.count(outputs, batch.labels, scores)
         # Without samples too: what is logged, all processes compute together.
         for name, metric in scores.items():
             self.log(f"val/{name}{'_raw' if raw else ''}", metric, prog_bar=not raw, batch_size=size)
