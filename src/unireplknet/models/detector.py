@@ -64,7 +64,8 @@ class Detector(nn.Module):
         box_head: Before the last layers of Faster and Mask R-CNN: "mlp", or "conv" (four convolutions, with batch
             statistics).
         head_width: Width of the layers between a box's features and its class.
-        proposals: Boxes that the first stage of Faster and Mask R-CNN passes on in each image, at most.
+        proposals: Boxes that the first stage of Faster and Mask R-CNN passes on in each image, at most; twice as many
+            in training.
         rois: Boxes of each image that its second stage learns from.
         short: Shorter side to which maps are scaled, in evaluation only: training scales them itself.
         long: Longest side that this may give.
@@ -121,10 +122,9 @@ class Detector(nn.Module):
             self.network = _retinanet(pyramid, num_classes, anchors, given)
         else:
             heads = _heads(num_classes + 1, width, anchors, box_head, head_width, detector == "mask_rcnn")
-            counts = {
-                "rpn_post_nms_top_n_test": proposals,
-                "box_batch_size_per_image": rois,
-            }
+            counts = {"box_batch_size_per_image": rois}
+            for when, part in (("train", 2 * proposals), ("test", proposals)):
+                counts |= {f"rpn_pre_nms_top_n_{when}": part, f"rpn_post_nms_top_n_{when}": part}
             self.network = _rcnn(detector)(pyramid, **heads, **counts, **given)
         self.first_label = 0 if single else 1
         """Label of the first class in torchvision's count: 0 is the background of detectors in two stages."""

@@ -11,8 +11,8 @@ and longer ones of at most 1333, half of the images cut before. What differs:
 - Layer-wise decay counts every block, not groups of blocks. Pieces are 0.6 to 1 of each side of the image, where the
   authors first scale the image and cut out 384 to 600 pixels.
 
-The val split is COCO's validation part. It chooses nothing: the last epoch is kept. None of the COCO recipes has been run
-by this project, and hours are not estimated. They start from the authors' weights for ImageNet.
+The val split is COCO's validation part. It chooses nothing: the last epoch is kept. None of the COCO recipes has been
+run by this project, and hours are not estimated. They start from the authors' weights for ImageNet.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def coco_t() -> Recipe:
     Command: unireplknet train coco_t --data PATH
     Hardware: 8 GPUs.
     Time: not run.
-    Score: 51.8% box AP, 44.9% mask AP with Cascade Mask R-CNN (journal version, table 6; the authors' README has 51.7%).
-        Not run.
+    Score: 51.8% box AP, 44.9% mask AP with Cascade Mask R-CNN (journal version, table 6; the authors' README has
+        51.7%). Not run.
     """
     return _coco("coco_t", "t", "in1k_224_acc83.21", drop_path=0.3, layer_decay=0.8)
 
@@ -132,7 +132,7 @@ def scene_boxes() -> Recipe:
     recipe.input = DetectInput(short=96, long=128)
     recipe.augment = DetectAugment(scale=(0.83, 1.33), crop=0.3, flip=0.5, distort=True)
     recipe.optim = Optim(
-        epochs=20, batch_size=16, lr=2e-3, warmup_epochs=1, label_smoothing=0.0, clip_grad=10.0, ema=0.99
+        epochs=12, batch_size=16, lr=1e-3, warmup_epochs=1, label_smoothing=0.0, clip_grad=10.0, ema=0.99
     )
     return recipe
 

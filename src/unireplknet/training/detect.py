@@ -100,8 +100,8 @@ class Detection(Task):
         optim, select = recipe.optim, recipe.trainer.select
         if optim.mixup or optim.cutmix or optim.label_smoothing or optim.loss != "cross_entropy":
             raise UserError(
-                "boxes are learnt with torchvision's losses: set optim.label_smoothing, optim.mixup and optim.cutmix to 0"
-                " and optim.loss to cross_entropy"
+                "boxes are learnt with torchvision's losses: set optim.label_smoothing, optim.mixup and optim.cutmix to"
+                " 0 and optim.loss to cross_entropy"
             )
         if select not in ("box_ap", "last"):
             raise UserError(f"trainer.select is {select}, which boxes have not; set it to box_ap or last")

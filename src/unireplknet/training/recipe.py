@@ -57,8 +57,8 @@ class Model:
         anchors: Side in pixels of the square anchor of each level of the pyramid.
         box_head: What looks at each box: "mlp", or four convolutions with batch statistics, "conv".
         head_width: Width of the layers between the features of a box and its class.
-        proposals: Boxes of each image that are looked at, at most, in evaluation.
-        rois: Boxes of each image that these layers learn from.
+        proposals: Boxes of each image that these layers look at, at most, in evaluation.
+        rois: Boxes of each image that they learn from.
     """
 
     name: str = "unireplknet_a"
