@@ -62,13 +62,13 @@ def test_a_few_steps_find_the_object(backbone: str, detector: Any) -> None:
     map[:, 10:30, 20:40] = 1.0
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     losses = []
-    for _ in range(60):
+    for _ in range(100):
         loss = torch.stack(list(model([map], target).values())).sum()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    assert losses[-1] < 0.4 * losses[0]
+    assert losses[-1] < 0.5 * losses[0]
     with torch.no_grad():
         model.train()  # the statistics of batches of one image are those of that image
         for module in model.modules():

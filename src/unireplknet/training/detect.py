@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -42,6 +43,15 @@ FIGURES = {
 """COCO's scores, and what torchmetrics calls them."""
 
 
+COCO: dict[str, Any] = {
+    "backend": "faster_coco_eval",
+    # torchmetrics' own are rounded to float32, and a recall of exactly 0.6 is then less than 0.6.
+    "iou_thresholds": np.linspace(0.5, 0.95, 10).tolist(),
+    "rec_thresholds": np.linspace(0, 1, 101).tolist(),
+}
+"""How COCO scores, for torchmetrics."""
+
+
 def coco_scores(masks: bool = False, each_class: bool = False) -> MeanAveragePrecision:
     """COCO's average precision of boxes, and of masks.
 
@@ -54,7 +64,7 @@ def coco_scores(masks: bool = False, each_class: bool = False) -> MeanAveragePre
     """
     kinds: Any = ("bbox", "segm") if masks else "bbox"
     with _naming_the_extra():
-        return MeanAveragePrecision(iou_type=kinds, class_metrics=each_class, backend="faster_coco_eval")
+        return MeanAveragePrecision(iou_type=kinds, class_metrics=each_class, **COCO)
 
 
 @contextmanager
@@ -74,7 +84,7 @@ class BoxPrecision(MeanAveragePrecision):
 
     def __init__(self) -> None:
         with _naming_the_extra():
-            super().__init__(iou_type="bbox", backend="faster_coco_eval")
+            super().__init__(iou_type="bbox", **COCO)
 
     def compute(self) -> Any:
         """The mean over thresholds of 0.5 to 0.95 and classes; 0 where there is nothing to be found."""
