@@ -67,7 +67,7 @@ def write_objects(
 def tiny_recipe(path: Path, epochs: int = 8, **model: Any) -> Recipe:
     """Learns the rectangles."""
     kwargs: dict[str, Any] = {"decoder_width": 32, "anchors": (8, 16, 32, 64), "head_width": 64, "rois": 32}
-    kwargs |= {"proposals": 50} | model
+    kwargs |= {"proposals": 50, "stem_stride": 2} | model
     masks = kwargs.get("detector") == "mask_rcnn"
     return Recipe(
         "tiny",
@@ -76,7 +76,7 @@ def tiny_recipe(path: Path, epochs: int = 8, **model: Any) -> Recipe:
         input=DetectInput(short=48, long=80, masks=masks),
         augment=DetectAugment(scale=(0.9, 1.2), crop=0.2, flip=0.5),
         optim=Optim(
-            epochs=epochs, batch_size=4, lr=5e-3, warmup_epochs=0.5, label_smoothing=0.0, clip_grad=5.0, ema=0.5
+            epochs=epochs, batch_size=4, lr=2e-3, warmup_epochs=0.5, label_smoothing=0.0, clip_grad=5.0, ema=0.5
         ),
         trainer=Trainer(select="box_ap", progress=False, accelerator="cpu"),
     )

@@ -27,7 +27,7 @@ from unireplknet.training.task import build_task
 def detecting(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A finished run of Mask R-CNN; tests add to its folder but change nothing in it."""
     root = tmp_path_factory.mktemp("detecting")
-    data = write_objects(root / "data", 40, empty=2)
+    data = write_objects(root / "data", 64, empty=2)
     return fit(tiny_recipe(data, epochs=10, detector="mask_rcnn"), root / "run")
 
 
