@@ -127,12 +127,12 @@ def scene_boxes() -> Recipe:
         anchors=(8, 16, 32, 64),
         head_width=256,
         proposals=100,
-        rois=64,
+        rois=32,
     )
     recipe.input = DetectInput(short=96, long=128)
-    recipe.augment = DetectAugment(scale=(0.83, 1.33), crop=0.3, flip=0.5, distort=True)
+    recipe.augment = DetectAugment(scale=(0.83, 1.33), flip=0.5)
     recipe.optim = Optim(
-        epochs=12, batch_size=16, lr=1e-3, warmup_epochs=1, label_smoothing=0.0, clip_grad=10.0, ema=0.99
+        epochs=10, batch_size=8, lr=1.5e-3, warmup_epochs=0.5, label_smoothing=0.0, clip_grad=10.0, ema=0.99
     )
     return recipe
 
