@@ -25,6 +25,7 @@ PACKAGES = {
     "matplotlib": "plots",
     "soundfile": "audio",
     "segmentation_models_pytorch": "segment",
+    "faster_coco_eval": "detect",
     "av": "video",
     "trimesh": "points",
     "pandas": "series",

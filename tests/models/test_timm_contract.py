@@ -625,3 +625,19 @@ def test_other_sizes_by_name() -> None:
     model = unireplknet.create_model("unireplknet_a", depths=(1, 1, 1, 1), kernel_sizes=(3, 9, 7, 0))
     assert isinstance(model, UniRepLKNet)
     assert model(image()).shape == (2, 1000)
+
+
+def test_transformers_takes_the_names_of_the_registry() -> None:
+    """Its wrapper of timm's backbones: what its segmenters and detectors are built on."""
+    transformers = pytest.importorskip("transformers")
+    config = transformers.TimmBackboneConfig(backbone=TINY, out_indices=[0, 1, 2, 3])
+    backbone = transformers.AutoBackbone.from_config(config).eval()
+    x = torch.randn(1, 3, 65, 97)
+    with torch.no_grad():
+        maps = backbone(x).feature_maps
+    assert backbone.channels == [16, 32, 64, 128]
+    assert [m.shape[1:] for m in maps] == [(16, 17, 25), (32, 9, 13), (64, 5, 7), (128, 3, 4)]
+    features = timm.create_model(TINY, features_only=True).eval()
+    features.load_state_dict(next(m for m in backbone.modules() if type(m) is type(features)).state_dict())
+    with torch.no_grad():
+        assert all(torch.equal(a, b) for a, b in zip(maps, features(x), strict=True))

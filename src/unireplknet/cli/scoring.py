@@ -11,7 +11,7 @@ from unireplknet.errors import UserError
 
 
 def evaluate(words: list[str]) -> None:
-    """Score a run: accuracy and a confusion matrix, mean IoU of masks, or forecasts beside simple ones."""
+    """Score a run: accuracy and a confusion matrix, mean IoU of masks, AP of boxes, or forecasts beside simple ones."""
     parser = Parser("evaluate", first_line(evaluate))
     parser.add_argument("run", metavar="RUN", help="a run folder")
     parser.add_argument("--split", choices=("train", "val", "test"), default="", help="default: test, else val")
@@ -38,6 +38,9 @@ def report(run: Any, split: str = "", data: str = "") -> None:
         return
     if run.recipe.task == "segmentation":
         _report_masks(run, split, data)
+        return
+    if run.recipe.task == "detection":
+        _report_boxes(run, split, data)
         return
     from unireplknet.training.evaluate import evaluate as score_run
 
@@ -86,12 +89,34 @@ def _report_masks(
     say(f"written: {file}")
 
 
+def _report_boxes(run: Any, split: str, data: str) -> None:
+    from unireplknet.training.detect import evaluate as score_run
+
+    file, scores = score_run(run, split, data)
+    summary = scores.summary(run.classes)
+    width = max(len(name) for name in run.classes)
+    for name, row in summary["per_class"].items():
+        each = "  ".join(_percent(row[f"{kind}_ap"]) for kind in scores.figures)
+        say(f"  {name:{width}}  {each}  of {row['objects']} objects")
+    for kind, figures in scores.figures.items():
+        said = (f"{name.upper().replace('_', ' ')} {_percent(value).strip()}" for name, value in figures.items())
+        say(f"{kind}: {', '.join(said)} of {summary['objects']} objects in {summary['images']} images")
+    if summary["unreadable"]:
+        say(f"{len(summary['unreadable'])} unreadable samples were left out")
+    say(f"written: {file}")
+
+
+def _percent(value: float | None) -> str:
+    return "   -   " if value is None else f"{value:7.2%}"
+
+
 def predict(words: list[str]) -> None:
-    """Classify or segment files with a trained run, or forecast what follows them."""
+    """Classify or segment files with a trained run, find objects in them, or forecast what follows them."""
     parser = Parser("predict", first_line(predict))
     parser.add_argument("run", metavar="RUN", help="a run folder, or a file that export made of one")
     parser.add_argument("files", metavar="FILE", nargs="+", help="files, or folders of files")
     parser.add_argument("--top", type=int, default=5, help="how many classes to name (default: 5)")
+    parser.add_argument("--least", type=float, default=0.5, help="score that a box needs to be told (default: 0.5)")
     parser.add_argument("--format", choices=("table", "json"), default="table", help="default: table")
     parser.add_argument(
         "--pictures", metavar="DIR", type=Path, help="draw what the network saw or made of each file there"
@@ -106,6 +131,9 @@ def predict(words: list[str]) -> None:
         return
     if run.recipe.task == "segmentation":
         _predict_masks(run, options.files, options.format, options.top, options.pictures)
+        return
+    if run.recipe.task == "detection":
+        _predict_boxes(run, options.files, options.format, options.least, options.pictures)
         return
     from unireplknet.training.evaluate import predict as predict_files
 
@@ -156,3 +184,17 @@ def _predict_masks(run: Any, files: list[str], form: str, top: int, folder: Path
     for p in predictions:
         shares = "  ".join(f"{name} {share:.1%}" for name, share in list(p.shares.items())[:top])
         say(f"{p.file}  " + (p.problem or f"{shares}  {p.picture}"))
+
+
+def _predict_boxes(run: Any, files: list[str], form: str, least: float, folder: Path | None) -> None:
+    from dataclasses import asdict
+
+    from unireplknet.training.detect import predict as predict_files
+
+    predictions = predict_files(run, files, folder, least)
+    if form == "json":
+        say(json.dumps([asdict(p) for p in predictions], indent=2, ensure_ascii=False))
+        return
+    for p in predictions:
+        found = "  ".join(f"{o.name} {o.score:.1%} at {', '.join(f'{side:g}' for side in o.box)}" for o in p.objects)
+        say(f"{p.file}  " + (p.problem or f"{found or 'nothing'}  {p.picture}"))

@@ -32,12 +32,12 @@ def export_run(run: Run, path: Path | None = None, licence: str = LICENCE) -> tu
         The file, and the largest relative error of its outputs; see :func:`~unireplknet.deploy.export_onnx`.
 
     Raises:
-        UserError: The run segments, the file disagrees with the network, or a library is not installed.
+        UserError: The run segments or detects, the file disagrees with the network, or a library is not installed.
     """
     path = run.path / "model.onnx" if path is None else path
     recipe = run.recipe
-    if recipe.task == "segmentation":
-        raise UserError(f"{run.path} is for segmentation; export writes networks that classify or forecast")
+    if recipe.task in ("segmentation", "detection"):
+        raise UserError(f"{run.path} is for {recipe.task}; export writes networks that classify or forecast")
     model = run.load_model()
     classifies = recipe.task == "classification"
     shape = recipe.input.shape if classifies else model.window_shape

@@ -13,6 +13,7 @@ SCORES: dict[str, tuple[str, Callable[[float], float], tuple[float | None, float
     "val/accuracy": ("val: wrong answers, %", lambda value: 100 * (1 - value), (0, None)),
     "val/map": ("val: mean average precision, %", lambda value: 100 * value, (None, 100)),
     "val/miou": ("val: mean IoU, %", lambda value: 100 * value, (None, 100)),
+    "val/box_ap": ("val: box AP, %", lambda value: 100 * value, (None, 100)),
     "val/mae": ("val: mean absolute error, relative", lambda value: value, (0, None)),
 }
 """By column: what the score is called, how it is drawn, and the limits of its axis."""
@@ -22,7 +23,7 @@ def draw_curves(metrics: Path, picture: Path | BinaryIO) -> None:
     """Draw losses, score and learning rate over the epochs; weights and their average, where both are scored.
 
     The score is the rate of errors; where a sample may have several classes, mean average precision; of masks, mean
-    intersection over union; of forecasts, the mean absolute error.
+    intersection over union; of boxes, their average precision; of forecasts, the mean absolute error.
 
     Args:
         metrics: The metrics.csv of a run.

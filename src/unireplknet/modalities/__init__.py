@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from unireplknet.modalities.audio import AudioAugment, AudioInput, load_speech_commands
+from unireplknet.modalities.boxes import Boxed, load_box_table, load_coco
+from unireplknet.modalities.detect import DetectAugment, DetectInput
 from unireplknet.modalities.emoji import load_emoji
-from unireplknet.modalities.folder import Labelled, load_folder, load_grouped
+from unireplknet.modalities.folder import Batch, Labelled, collate, load_folder, load_grouped
 from unireplknet.modalities.image import ImageAugment, ImageInput, load_digits, load_mnist
 from unireplknet.modalities.lists import load_list
 from unireplknet.modalities.masks import Masked, load_ade20k, load_masks
@@ -54,6 +56,11 @@ def views_of(inputs: Input) -> Callable[[Any], Any]:
     return getattr(inputs, "to_views", inputs.to_map)
 
 
+def collate_of(inputs: Input) -> Callable[[Any], Batch]:
+    """How samples become a batch: stacked, unless the input has a ``collate`` of its own."""
+    return getattr(inputs, "collate", collate)
+
+
 class Augment(Protocol):
     """How training changes samples."""
 
@@ -64,13 +71,14 @@ class Augment(Protocol):
 MODALITIES: dict[str, tuple[type[Input], type[Augment]]] = {
     "image": (ImageInput, ImageAugment),
     "audio": (AudioInput, AudioAugment),
+    "detect": (DetectInput, DetectAugment),
     "points": (PointsInput, PointsAugment),
     "segment": (SegmentInput, SegmentAugment),
     "series": (SeriesInput, SeriesAugment),
     "video": (VideoInput, VideoAugment),
 }
 
-SOURCES: dict[str, Callable[[Path, Any], Labelled | Masked | Windowed]] = {
+SOURCES: dict[str, Callable[[Path, Any], Labelled | Masked | Boxed | Windowed]] = {
     "folder": lambda path, inputs: load_folder(path, inputs.extensions),
     "shards": lambda path, inputs: load_shards(path, inputs.extensions),
     "grouped": lambda path, inputs: load_grouped(path, inputs.extensions),
@@ -79,6 +87,8 @@ SOURCES: dict[str, Callable[[Path, Any], Labelled | Masked | Windowed]] = {
     "emoji": lambda path, inputs: load_emoji(path),
     "masks": lambda path, inputs: load_masks(path, inputs.extensions),
     "ade20k": lambda path, inputs: load_ade20k(path, inputs.extensions),
+    "coco": lambda path, inputs: load_coco(path, inputs.masks),
+    "box_table": lambda path, inputs: load_box_table(path, inputs.masks),
     "mnist": lambda path, inputs: load_mnist(path),
     "modelnet": lambda path, inputs: load_modelnet(path, inputs.extensions),
     "scanobjectnn": lambda path, inputs: load_scanobjectnn(path),

@@ -315,7 +315,7 @@ class Sample:
     """One map, or the reason why there is none."""
 
     map: Tensor | None
-    label: Tensor | int
+    label: Any
     index: int
     problem: str = ""
 
@@ -324,15 +324,16 @@ class Batch(NamedTuple):
     """A batch of maps.
 
     Attributes:
-        maps: Shape (B, C, H, W), float32, or (B, V, C, H, W) where samples are looked at from several sides. B is
-            smaller than asked for where samples were unreadable.
-        labels: Class indices, shape (B,), int64; or what else the split has to be learnt of its samples.
+        maps: Shape (B, C, H, W), float32, or (B, V, C, H, W) where samples are looked at from several sides; of
+            detectors B maps (C, H, W), since they have all sizes. B is smaller than asked for where samples were
+            unreadable.
+        labels: Class indices, shape (B,), int64; or what else is to be learnt of the samples, one each.
         indices: Positions in the split, shape (B,), int64.
         problems: One line for each sample that could not be read.
     """
 
-    maps: Tensor
-    labels: Tensor
+    maps: Any
+    labels: Any
     indices: Tensor
     problems: list[str]
 
@@ -346,6 +347,14 @@ def collate(samples: Sequence[Sample]) -> Batch:
         torch.tensor([s.index for s in good], dtype=torch.int64),
         [s.problem for s in samples if s.map is None],
     )
+
+
+def collate_apart(samples: Sequence[Sample]) -> Batch:
+    """Leave out the unreadable samples, and leave maps and labels of the others apart: they have all sizes."""
+    good = [s for s in samples if s.map is not None]
+    indices = torch.tensor([s.index for s in good], dtype=torch.int64)
+    problems = [s.problem for s in samples if s.map is None]
+    return Batch([s.map for s in good], [s.label for s in good], indices, problems)
 
 
 class MapDataset(Dataset[Sample]):

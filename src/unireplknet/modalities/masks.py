@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +17,10 @@ from unireplknet.modalities.folder import SPLITS, find_files
 
 IGNORE = -100
 """Label of pixels that count for nothing, as PyTorch's cross-entropy has it."""
+
+
+S = TypeVar("S", bound=Any)
+"""A split: a dataclass with items."""
 
 
 @dataclass(frozen=True)
@@ -91,23 +96,38 @@ class Masked:
         Raises:
             UserError: There are too few images.
         """
-        splits = dict(self.splits)
-        if "all" in splits:
-            splits["train"], splits["test"] = _divide(splits.pop("all"), test_fraction, seed, "test")
-        if "val" not in splits:
-            splits["train"], splits["val"] = _divide(splits["train"], val_fraction, seed, "val")
-        return Masked(self.classes, {name: splits[name] for name in SPLITS if name in splits})
+        return Masked(self.classes, divide_images(self.splits, val_fraction, test_fraction, seed))
 
 
-def _divide(split: MaskSplit, fraction: float, seed: int, name: str) -> tuple[MaskSplit, MaskSplit]:
+def divide_images(splits: dict[str, S], val_fraction: float, test_fraction: float, seed: int) -> dict[str, S]:
+    """Give images a train and a val split, and a test split unless their own division leaves it out.
+
+    Args:
+        splits: As found: ``{"all": ...}``, or some of train, val, test.
+        val_fraction: Part of the training samples to choose the epoch with, unless there is a val split.
+        test_fraction: Part of the whole to test with, unless there is a division.
+        seed: Seed of both divisions.
+
+    Raises:
+        UserError: There are too few images.
+    """
+    splits = dict(splits)
+    if "all" in splits:
+        splits["train"], splits["test"] = _divide(splits.pop("all"), test_fraction, seed, "test")
+    if "val" not in splits:
+        splits["train"], splits["val"] = _divide(splits["train"], val_fraction, seed, "val")
+    return {name: splits[name] for name in SPLITS if name in splits}
+
+
+def _divide(split: S, fraction: float, seed: int, name: str) -> tuple[S, S]:
     from sklearn.model_selection import train_test_split
 
     if not 0 < fraction < 1:
         raise UserError(f"data.{name}_fraction is {fraction}; expected a number between 0 and 1")
-    if len(split) < 2:
-        raise UserError(f"there are {len(split)} image(s): at least 2 are needed to set some aside for {name}")
-    parts = train_test_split(np.arange(len(split)), test_size=fraction, random_state=seed)
-    kept, taken = (MaskSplit([split.items[i] for i in part]) for part in parts)
+    if len(split.items) < 2:
+        raise UserError(f"there are {len(split.items)} image(s): at least 2 are needed to set some aside for {name}")
+    parts = train_test_split(np.arange(len(split.items)), test_size=fraction, random_state=seed)
+    kept, taken = (replace(split, items=[split.items[i] for i in part]) for part in parts)
     return kept, taken
 
 

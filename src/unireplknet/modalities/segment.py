@@ -15,16 +15,16 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from unireplknet.errors import UserError
-from unireplknet.modalities.image import ImageInput, convert
+from unireplknet.modalities.colour import ColourInput, plain
+from unireplknet.modalities.image import convert
 from unireplknet.modalities.masks import IGNORE, Pair
-from unireplknet.modalities.picture import Panel
 
 Scene = tuple[tv_tensors.Image, tv_tensors.Mask]
 """Pixels (3, H, W) from 0 to 255, and classes (H, W), int64."""
 
 
 @dataclass
-class SegmentInput:
+class SegmentInput(ColourInput):
     """How an image and its mask become a map and the classes of its pixels.
 
     Args:
@@ -51,9 +51,7 @@ class SegmentInput:
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
 
-    extensions: ClassVar[tuple[str, ...]] = ImageInput.extensions
     task: ClassVar[str] = "segmentation"
-    channels: ClassVar[int] = 3
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -61,11 +59,9 @@ class SegmentInput:
         return self.channels, self.size, self.size
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 <= self.overlap < 1:
             raise UserError(f"input.overlap is {self.overlap}; expected at least 0 and less than 1")
-        for name in ("mean", "std"):
-            if len(getattr(self, name)) != self.channels:
-                raise UserError(f"input.{name} has {len(getattr(self, name))} numbers; expected {self.channels}")
 
     def read(self, item: Pair) -> Scene:
         """Open an image and its mask; without a mask every pixel counts for nothing.
@@ -107,7 +103,7 @@ class SegmentInput:
         Returns:
             The map (3, size, size) and its classes (size, size).
         """
-        return _plain(v2.Compose([v2.Resize(self.size), v2.CenterCrop(self.size), *self.finish()])(*scene))
+        return plain(v2.Compose([v2.Resize(self.size), v2.CenterCrop(self.size), *self.finish()])(*scene))
 
     def whole(self, scene: Scene) -> tuple[Tensor, Tensor]:
         """A scene to be scored.
@@ -121,25 +117,7 @@ class SegmentInput:
         if self.long:
             factor = min(factor, self.long / max(height, width))
         size = [max(1, round(side * factor)) for side in (height, width)]
-        return _plain(v2.Compose([v2.Resize(size), *self.finish()])(image)), _plain(mask)
-
-    def panels(self, sample: Tensor) -> list[Panel]:
-        """The map as a picture again."""
-        shape = (-1, 1, 1)
-        pixels = sample * torch.tensor(self.std).view(shape) + torch.tensor(self.mean).view(shape)
-        return [Panel(pixels.clamp(0, 1).permute(1, 2, 0).numpy())]
-
-    def finish(self) -> list[v2.Transform]:
-        """The last steps of every pipeline: pixels to normalised numbers."""
-        kinds = {tv_tensors.Image: torch.float32, "others": None}
-        return [v2.ToDtype(kinds, scale=True), v2.Normalize(self.mean, self.std)]
-
-
-def _plain(made: Any) -> Any:
-    """What torchvision's transforms made, without the marks of what it is."""
-    if isinstance(made, tuple):
-        return tuple(map(_plain, made))
-    return made.as_subclass(Tensor)
+        return plain(v2.Compose([v2.Resize(size), *self.finish()])(image)), plain(mask)
 
 
 @dataclass
@@ -176,7 +154,7 @@ class SegmentAugment:
         if self.distort:
             steps.append(v2.RandomPhotometricDistort())
         finish = v2.Compose([*steps, *inputs.finish()])
-        return lambda scene: _plain(finish(*self._cut(resize(*scene), crop)))
+        return lambda scene: plain(finish(*self._cut(resize(*scene), crop)))
 
     def _cut(self, scene: Scene, crop: v2.RandomCrop) -> Scene:
         for _ in range(10 if self.largest < 1 else 1):

@@ -108,7 +108,7 @@ class Segmenter(nn.Module):
             coarse: One group a stage instead of one a block.
         """
         groups = self.backbone.group_matcher(coarse)  # type: ignore[operator]
-        return {name: _below_backbone(patterns) for name, patterns in groups.items()}
+        return {name: below(BACKBONE, patterns) for name, patterns in groups.items()}
 
 
 def _fcn_head(dim: int, num_classes: int) -> nn.Module:
@@ -123,8 +123,8 @@ def _resized(logits: Tensor, like: Tensor) -> Tensor:
     return F.interpolate(logits, size=like.shape[2:], mode="bilinear", align_corners=False)
 
 
-def _below_backbone(patterns: Any) -> Any:
-    """Patterns of timm's group matchers, a string or pairs of one and an order, for names below the backbone."""
+def below(prefix: str, patterns: Any) -> Any:
+    """Patterns of timm's group matchers, a string or pairs of one and an order, for names below a prefix."""
     if isinstance(patterns, str):
-        return patterns.replace("^", f"^{BACKBONE}.".replace(".", r"\."), 1)
-    return [(_below_backbone(pattern), order) for pattern, order in patterns]
+        return patterns.replace("^", f"^{prefix}.".replace(".", r"\."), 1)
+    return [(below(prefix, pattern), order) for pattern, order in patterns]

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from unireplknet.errors import UserError
-from unireplknet.recipes import audio, imagenet, points, segment, series, video
+from unireplknet.recipes import audio, detect, imagenet, points, segment, series, video
 from unireplknet.recipes.small import MNIST, digits, emoji, folder, mnist
 from unireplknet.training.plan import Samples
 from unireplknet.training.recipe import Recipe, nearest
@@ -20,7 +20,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     recipe.__name__: recipe
     for recipe in (
         *(digits, mnist, emoji, folder),
-        *(*audio.ALL, *imagenet.ALL, *points.ALL, *segment.ALL, *series.ALL, *video.ALL),
+        *(*audio.ALL, *detect.ALL, *imagenet.ALL, *points.ALL, *segment.ALL, *series.ALL, *video.ALL),
     )
 }
 

@@ -25,10 +25,10 @@ from unireplknet.training.task import Task
 
 logger = logging.getLogger(__name__)
 
-RAW = ("val/loss_raw", "val/accuracy_raw", "val/map_raw", "val/miou_raw", "val/mae_raw")
+RAW = ("val/loss_raw", "val/accuracy_raw", "val/map_raw", "val/miou_raw", "val/box_ap_raw", "val/mae_raw")
 """Scores of the weights themselves, where it is their average that is evaluated and kept."""
 
-SCORES = ("val/loss", "val/accuracy", "val/map", "val/miou", "val/mae")
+SCORES = ("val/loss", "val/accuracy", "val/map", "val/miou", "val/box_ap", "val/mae")
 
 COLUMNS = ("epoch", "step", "lr", "train/loss", *SCORES, *RAW, "img/s", "seconds")
 
@@ -242,8 +242,8 @@ class Keeper(Checkpoint):
 
     Args:
         folder: The run folder.
-        select: What to compare on the val split: lowest "loss", highest "accuracy", "map" or "miou"; "last" compares
-            nothing.
+        select: What to compare on the val split: lowest "loss", highest "accuracy", "map", "miou" or "box_ap"; "last"
+            compares nothing.
         minutes: Time between states within an epoch; 0 for every step.
     """
 

@@ -8,8 +8,8 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from unireplknet.errors import UserError
-from unireplknet.modalities import views_of
-from unireplknet.modalities.folder import AnySplit, EpochSampler, MapDataset, collate
+from unireplknet.modalities import collate_of, views_of
+from unireplknet.modalities.folder import AnySplit, EpochSampler, MapDataset
 from unireplknet.modalities.member import Members
 from unireplknet.training.recipe import Recipe
 
@@ -48,7 +48,7 @@ def build_loader(
         sampler=EpochSampler(len(split), augment, seed, whole, archives, window, rank, world),
         num_workers=recipe.data.workers,
         persistent_workers=recipe.data.workers > 0,
-        collate_fn=collate,
+        collate_fn=collate_of(recipe.input),
     )
 
 

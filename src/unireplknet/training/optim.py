@@ -60,6 +60,8 @@ def build_schedule(optimizer: Optimizer, optim: Optim, steps_per_epoch: int) -> 
     floor = optim.min_lr / optim.lr
     if optim.epoch_decay:
         return LambdaLR(optimizer, lambda step: _epoch_factor(step, warmup, steps_per_epoch, optim))
+    if optim.milestones:
+        return LambdaLR(optimizer, lambda step: _step_factor(step, warmup, steps_per_epoch, optim.milestones))
     if optim.power:
         return LambdaLR(optimizer, lambda step: _power_factor(step, warmup, total, floor, optim.power))
     return LambdaLR(optimizer, lambda step: cosine_factor(step, warmup, total, floor))
@@ -74,6 +76,12 @@ def _epoch_factor(step: int, warmup: int, steps_per_epoch: int, optim: Optim) ->
     if step < warmup:
         return (step + 1) / (warmup + 1)
     return optim.epoch_decay ** max(0, step // steps_per_epoch + 1 - optim.steady_epochs)
+
+
+def _step_factor(step: int, warmup: int, steps_per_epoch: int, milestones: Sequence[int]) -> float:
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    return 0.1 ** sum(step >= epoch * steps_per_epoch for epoch in milestones)
 
 
 def _power_factor(step: int, warmup: int, total: int, floor: float, power: float) -> float:

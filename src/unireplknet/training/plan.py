@@ -15,6 +15,7 @@ from unireplknet.errors import UserError
 from unireplknet.modalities.folder import Draw, Labelled
 from unireplknet.modalities.windows import Windowed
 from unireplknet.models.complexity import count_macs, count_params
+from unireplknet.models.detector import Detector
 from unireplknet.models.forecaster import Forecaster
 from unireplknet.models.segmenter import Segmenter
 from unireplknet.training.loader import build_loader, steps_per_epoch
@@ -244,7 +245,7 @@ def _map_shape(recipe: Recipe, data: Labelled | Windowed) -> tuple[int, int, int
     raise UserError(f"none of the training samples could be read; the last: {sample.problem}")
 
 
-def _build(recipe: Recipe, classes: int) -> UniRepLKNet | Forecaster | Segmenter:
+def _build(recipe: Recipe, classes: int) -> UniRepLKNet | Forecaster | Segmenter | Detector:
     """The network, with random weights."""
     model = replace(recipe, model=replace(recipe.model, weights="")).build([str(i) for i in range(classes)])
     model.set_grad_checkpointing(recipe.trainer.checkpoint_activations)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, TypeVar, get_type_hints
 
 import yaml  # type: ignore[import-untyped]
 
@@ -16,15 +16,19 @@ from unireplknet import UniRepLKNet
 from unireplknet.errors import UserError, missing_extra
 from unireplknet.files import write_text
 from unireplknet.modalities import BUILT_IN, MODALITIES, SOURCES, Augment, Input
+from unireplknet.modalities.boxes import Boxed
 from unireplknet.modalities.folder import Labelled
 from unireplknet.modalities.masks import Masked
 from unireplknet.modalities.windows import Windowed
+from unireplknet.models.detector import Detector
 from unireplknet.models.forecaster import Forecaster
 from unireplknet.models.published import ABLATION_ROWS
 from unireplknet.models.segmenter import Segmenter
 from unireplknet.nn.batch_stats import synchronise_batch_norms
 
 logger = logging.getLogger(__name__)
+
+Dense = TypeVar("Dense", Segmenter, Detector)
 
 WITHOUT_EFFECT = {"data.workers", "data.max_unreadable", "trainer.progress", "trainer.save_minutes"}
 """Settings that may change while a run is interrupted: its outcome does not depend on them."""
@@ -47,8 +51,14 @@ class Model:
         drop: Dropout before the classifier.
         head_init_scale: Factor on the classifier's first weights; small where the rest is trained already.
         decoder: What makes masks of the network's features: "upernet", or the lighter "unet".
-        decoder_width: Channels of UPerNet; of the first of U-Net's five steps, halved in each.
+        decoder_width: Channels of UPerNet; of the first of U-Net's five steps, halved in each; of a detector's pyramid.
         auxiliary: Weight of the loss of a second head for masks, on the third stage; 0 for no such head.
+        detector: What finds boxes: "faster_rcnn", "mask_rcnn" (with masks, see input.masks) or "retinanet".
+        anchors: Side in pixels of the square anchor of each level of the pyramid.
+        box_head: What looks at each box: "mlp", or four convolutions with batch statistics, "conv".
+        head_width: Width of the layers between the features of a box and its class.
+        proposals: Boxes of each image that these layers look at, at most, in evaluation.
+        rois: Boxes of each image that they learn from.
     """
 
     name: str = "unireplknet_a"
@@ -65,6 +75,12 @@ class Model:
     decoder: Literal["upernet", "unet"] = "upernet"
     decoder_width: int = 256
     auxiliary: float = 0.0
+    detector: Literal["faster_rcnn", "mask_rcnn", "retinanet"] = "faster_rcnn"
+    anchors: tuple[int, ...] = (32, 64, 128, 256, 512)
+    box_head: Literal["mlp", "conv"] = "mlp"
+    head_width: int = 1024
+    proposals: int = 1000
+    rois: int = 512
 
     def build(self, in_chans: int, classes: Sequence[str]) -> UniRepLKNet:
         """Construct the network for maps of ``in_chans`` channels.
@@ -100,15 +116,42 @@ class Model:
         Raises:
             UserError: The settings contradict each other or the data, or the library of decoders is not installed.
         """
+        decoder = (self.decoder, self.decoder_width, self.auxiliary > 0)
+        return self._build_under(
+            lambda **kwargs: Segmenter(self.name, in_chans, len(classes), *decoder, **kwargs), classes, "masks are made"
+        )
+
+    def build_detector(self, in_chans: int, classes: Sequence[str], sides: dict[str, int]) -> Detector:
+        """Construct a network under a detector of torchvision's; its name may be any that timm knows.
+
+        Args:
+            in_chans: Channels of the maps.
+            classes: Class names.
+            sides: ``short`` and ``long``, to which it scales maps.
+
+        Raises:
+            UserError: The settings contradict each other or the data.
+        """
+        names = ("detector", "anchors", "box_head", "head_width", "proposals", "rois")
+        settings: dict[str, Any] = {name: getattr(self, name) for name in names} | sides
+        return self._build_under(
+            lambda **kwargs: Detector(
+                self.name, in_chans, len(classes), width=self.decoder_width, **settings, **kwargs
+            ),
+            classes,
+            "boxes are found",
+        )
+
+    def _build_under(self, construct: Callable[..., Dense], classes: Sequence[str], what: str) -> Dense:
+        """A backbone of any kind under something, with the weights that it is to start from."""
         self._check_classes(classes)
         if self.row:
-            raise UserError(f"model.row is {self.row!r}; masks are made by named variants only, see model.name")
+            raise UserError(f"model.row is {self.row!r}; {what} by named variants only, see model.name")
         kwargs: dict[str, Any] = {"drop_path_rate": self.drop_path} | self._shape()
         if self.stem_stride != 4:
             kwargs["stem_stride"] = self.stem_stride
-        decoder = (self.decoder, self.decoder_width, self.auxiliary > 0)
         try:
-            model = Segmenter(self.name, in_chans, len(classes), *decoder, **kwargs)
+            model = construct(**kwargs)
             if self.weights:
                 if not isinstance(model.backbone, UniRepLKNet):
                     raise UserError(f"model.weights are read into UniRepLKNets only, not into {self.name}")
@@ -164,7 +207,7 @@ class Data:
     workers: int = 0
     max_unreadable: int = 100
 
-    def load(self, inputs: Input) -> Labelled | Masked | Windowed:
+    def load(self, inputs: Input) -> Labelled | Masked | Boxed | Windowed:
         """Find the samples and divide them into train, val and test.
 
         Raises:
@@ -194,6 +237,7 @@ class Optim:
             the cosine.
         epoch_decay: Factor on the learning rate from each epoch to the next, instead of the cosine; 0 for the cosine.
         steady_epochs: Epochs at the full learning rate before that decay.
+        milestones: Epochs after which the learning rate falls to a tenth, instead of the cosine; empty for the cosine.
         betas: Decay of AdamW's running means of gradients and of their squares.
         weight_decay: Decay of matrices and kernels; biases and other vectors have none.
         decay_grn: Whether GRN's gamma and beta decay too, as in the published trainings.
@@ -218,6 +262,7 @@ class Optim:
     power: float = 0.0
     epoch_decay: float = 0.0
     steady_epochs: int = 1
+    milestones: tuple[int, ...] = ()
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.05
     decay_grn: bool = False
@@ -259,8 +304,8 @@ class Trainer:
     Args:
         seed: Seed of the first weights, the order of samples and the augmentation.
         select: What chooses the best epoch on the val split: lowest "loss", highest "accuracy", highest "map" (mean
-            average precision) where samples have several classes, or highest "miou" of masks; "last" takes the last
-            one, for a val split too small to tell.
+            average precision) where samples have several classes, highest "miou" of masks, or highest "box_ap" of
+            boxes; "last" takes the last one, for a val split too small to tell.
         precision: The arithmetic, as Lightning calls it.
         accelerator: Where to compute; "auto" takes the best there is.
         devices: How many devices to use on each machine.
@@ -276,7 +321,7 @@ class Trainer:
     """
 
     seed: int = 0
-    select: Literal["loss", "accuracy", "map", "miou", "last"] = "accuracy"
+    select: Literal["loss", "accuracy", "map", "miou", "box_ap", "last"] = "accuracy"
     precision: Literal["32-true", "64-true", "bf16-mixed", "16-mixed"] = "32-true"
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
     devices: int = 1
@@ -289,7 +334,7 @@ class Trainer:
     progress: bool = True
     save_minutes: float = 10.0
 
-    def prepare(self, model: UniRepLKNet | Forecaster | Segmenter) -> None:
+    def prepare(self, model: UniRepLKNet | Forecaster | Segmenter | Detector) -> None:
         """Set a network up for the way in which it is to be trained, in place."""
         if self.sync_batchnorm:
             synchronise_batch_norms(model)
@@ -330,7 +375,7 @@ class Recipe:
         """What is learnt: classification, unless the input is for something else."""
         return getattr(self.input, "task", "classification")
 
-    def build(self, names: Sequence[str]) -> UniRepLKNet | Forecaster | Segmenter:
+    def build(self, names: Sequence[str]) -> UniRepLKNet | Forecaster | Segmenter | Detector:
         """Construct the network.
 
         Args:
@@ -343,6 +388,10 @@ class Recipe:
             return self.model.build(self.input.channels, names)
         if self.task == "segmentation":
             return self.model.build_segmenter(self.input.channels, names)
+        if self.task == "detection":
+            if (self.model.detector == "mask_rcnn") != self.input.masks:  # type: ignore[attr-defined]
+                raise UserError("input.masks is for model.detector mask_rcnn, which needs it; set both or neither")
+            return self.model.build_detector(self.input.channels, names, self.input.detector())  # type: ignore[attr-defined]
         if self.trainer.select != "loss":
             raise UserError(f"trainer.select is {self.trainer.select}, which forecasts have not; set it to loss")
         backbone = self.model.build(self.input.channels, ())

@@ -19,6 +19,7 @@ import unireplknet
 from unireplknet._version import __version__
 from unireplknet.errors import Stopped, UserError, missing_extra
 from unireplknet.files import DISK_FULL, UNFINISHED, write_text
+from unireplknet.modalities.boxes import Boxed
 from unireplknet.modalities.folder import Labelled
 from unireplknet.modalities.masks import Masked
 from unireplknet.modalities.windows import Windowed
@@ -37,6 +38,7 @@ LOCK = ".lock"
 NAMES = {
     "classification": ("classes.txt", "class names"),
     "segmentation": ("classes.txt", "class names"),
+    "detection": ("classes.txt", "class names"),
     "forecasting": ("stations.txt", "names of the stations"),
 }
 """File of the names of the outputs, and what they are, by task."""
@@ -254,7 +256,7 @@ def _find_state(path: Path, recipe: Recipe) -> State | None:
     return find_state(path, recipe.settings())
 
 
-def _begin(path: Path, recipe: Recipe, data: Labelled | Masked | Windowed) -> tuple[Run, State | None]:
+def _begin(path: Path, recipe: Recipe, data: Labelled | Masked | Boxed | Windowed) -> tuple[Run, State | None]:
     """Start a run in a folder, or see where the unfinished one in it goes on.
 
     Raises:
@@ -297,7 +299,7 @@ def _finish(run: Run, unreadable: list[str]) -> None:
 
 
 @contextmanager
-def _explaining_the_end(run: Run, data: Labelled | Masked | Windowed) -> Iterator[None]:
+def _explaining_the_end(run: Run, data: Labelled | Masked | Boxed | Windowed) -> Iterator[None]:
     """Draw the curves whatever happens, and turn what ends a training early into what the caller expects."""
     from unireplknet.training.callbacks import refresh_curves
     from unireplknet.training.task import LossNotFinite
@@ -320,7 +322,7 @@ def _explaining_the_end(run: Run, data: Labelled | Masked | Windowed) -> Iterato
             refresh_curves(run.path)
 
 
-def _save_bad_batch(run: Run, data: Labelled | Masked | Windowed, error: LossNotFinite) -> UserError:
+def _save_bad_batch(run: Run, data: Labelled | Masked | Boxed | Windowed, error: LossNotFinite) -> UserError:
     file = run.path / "nonfinite.json"
     samples = [data.splits["train"].name(index) for index in error.indices]
     text = json.dumps({"loss": str(error.loss), "step": error.step, "lr": error.lr, "samples": samples}, indent=2)

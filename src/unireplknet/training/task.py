@@ -16,9 +16,11 @@ from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
 from unireplknet.errors import UserError
+from unireplknet.modalities.boxes import Boxed
 from unireplknet.modalities.folder import Batch, Labelled
 from unireplknet.modalities.masks import IGNORE, Masked
 from unireplknet.modalities.windows import Windowed, statistics
+from unireplknet.models.detector import Detector
 from unireplknet.models.forecaster import Forecaster, masked_loss
 from unireplknet.models.segmenter import Segmenter
 from unireplknet.randomness import seed_from
@@ -88,10 +90,10 @@ class Task(pl.LightningModule, ABC):
         """Shape of a map that the network takes, for batches without samples."""
 
     @abstractmethod
-    def blank_labels(self, count: int) -> Tensor:
+    def blank_labels(self, count: int) -> Any:
         """Labels of the right shape and type, for steps without samples."""
 
-    def forward(self, maps: Tensor) -> Tensor:
+    def forward(self, maps: Any) -> Any:
         """Maps (B, C, H, W) to what the network says of them."""
         return self.model(maps.contiguous(memory_format=self.layout))
 
@@ -128,9 +130,8 @@ class Task(pl.LightningModule, ABC):
         if size == 0:
             if self._trainer is None or self.trainer.world_size == 1:
                 return None
-            # No samples give no loss and gradients of zero, but take part in everything that all processes do.
             self.log("train/loss", self.loss, on_step=False, on_epoch=True)
-            return self(batch.maps.new_empty(0, *self.map_shape)).sum()
+            return self.no_loss()
         loss = self.objective(batch.maps, batch.labels)
         if not torch.isfinite(loss):
             lr = self.trainer.optimizers[0].param_groups[0]["lr"]
@@ -140,8 +141,12 @@ class Task(pl.LightningModule, ABC):
         self.log("train/loss", self.loss, on_step=False, on_epoch=True)
         return loss
 
+    def no_loss(self) -> Tensor:
+        """No samples give no loss and gradients of zero, but take part in everything that all processes do."""
+        return self(torch.empty(0, *self.map_shape, device=self.device)).sum()
+
     @abstractmethod
-    def objective(self, maps: Tensor, labels: Tensor) -> Tensor:
+    def objective(self, maps: Any, labels: Any) -> Tensor:
         """What training minimises, of at least one map (C, H, W) and what is to be learnt of it."""
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -175,7 +180,7 @@ class Task(pl.LightningModule, ABC):
             self.log(f"val/{name}{'_raw' if raw else ''}", metric, prog_bar=not raw, batch_size=size)
 
     @abstractmethod
-    def count(self, outputs: Tensor, labels: Tensor, scores: dict[str, Metric]) -> None:
+    def count(self, outputs: Any, labels: Any, scores: dict[str, Metric]) -> None:
         """Update ``scores`` with what the network said of at least one sample."""
 
     def configure_optimizers(self) -> Any:
@@ -350,7 +355,7 @@ class Forecasting(Task):
             scores[name].update(loss / count.clamp_min(1), count)
 
 
-def build_task(recipe: Recipe, data: Labelled | Masked | Windowed, steps_per_epoch: int) -> Task:
+def build_task(recipe: Recipe, data: Labelled | Masked | Boxed | Windowed, steps_per_epoch: int) -> Task:
     """The network and what it is to learn from the data."""
     several = isinstance(data, Labelled) and data.several
     if isinstance(data, Labelled):
@@ -366,9 +371,13 @@ def build_task(recipe: Recipe, data: Labelled | Masked | Windowed, steps_per_epo
 
 
 def task_of(model: nn.Module, recipe: Recipe, outputs: int, steps_per_epoch: int, several: bool = False) -> Task:
-    """What a network is to learn: forecasts, the class of each pixel, or ``outputs`` classes, as its type says."""
+    """What a network is to learn: forecasts, classes of pixels, boxes, or ``outputs`` classes, as its type says."""
     if isinstance(model, Forecaster):
         return Forecasting(model, recipe, steps_per_epoch)
     if isinstance(model, Segmenter):
         return Segmentation(model, recipe, outputs, steps_per_epoch)
+    if isinstance(model, Detector):
+        from unireplknet.training.detect import Detection  # which is built on this module
+
+        return Detection(model, recipe, steps_per_epoch)
     return Classification(model, recipe, outputs, steps_per_epoch, several)

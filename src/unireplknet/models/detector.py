@@ -1,0 +1,246 @@
+"""Object detection: a backbone of the family, or any of timm's, under torchvision's detectors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import timm
+from torch import Tensor, nn
+
+from unireplknet.errors import UserError
+from unireplknet.models.backbone import UniRepLKNet
+from unireplknet.models.segmenter import below
+from unireplknet.models.variants import VARIANTS
+
+Kind = Literal["faster_rcnn", "mask_rcnn", "retinanet"]
+
+BoxHead = Literal["mlp", "conv"]
+
+BACKBONE = "network.backbone.features.model"
+"""Where the libraries put the backbone."""
+
+RATIOS = (0.5, 1.0, 2.0)
+"""Height to width of the anchors."""
+
+
+class Pyramid(nn.Module):
+    """The features of a network under torchvision's feature pyramid, as its detectors take them.
+
+    Args:
+        features: A network of timm's that gives features.
+        width: Channels of each level.
+        extra: Makes further, coarser levels.
+    """
+
+    def __init__(self, features: nn.Module, width: int, extra: nn.Module | None) -> None:
+        from torchvision.ops import FeaturePyramidNetwork
+
+        super().__init__()
+        self.features = features
+        self.fpn = FeaturePyramidNetwork(features.feature_info.channels(), width, extra)  # type: ignore[operator, union-attr]
+        self.out_channels = width
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """Maps of all levels, the finest first, for x of shape (B, C, H, W)."""
+        return self.fpn({str(i): level for i, level in enumerate(self.features(x))})
+
+
+class Detector(nn.Module):
+    """Maps to boxes of objects, with class, score and, from Mask R-CNN, mask.
+
+    Faster R-CNN and Mask R-CNN see the four stages, and a coarser level where there is an anchor for it; RetinaNet sees
+    the last three, and two coarser levels likewise. Backbones of the family have feature norms, so that released
+    backbones of detectors fit.
+
+    Args:
+        backbone: A name that timm knows, such as those of the family.
+        in_chans: Channels C of the maps.
+        num_classes: Number of classes, without a background.
+        detector: "faster_rcnn", "mask_rcnn" or "retinanet".
+        width: Channels of the pyramid, and of convolutions in the heads.
+        anchors: Side in pixels of the square anchor of each level, the finest level first. RetinaNet adds anchors that
+            are 2^(1/3) and 2^(2/3) times as large.
+        box_head: Before the last layers of Faster and Mask R-CNN: "mlp", or "conv" (four convolutions, with batch
+            statistics).
+        head_width: Width of the layers between a box's features and its class.
+        proposals: Boxes that the first stage of Faster and Mask R-CNN passes on in each image, at most; twice as many
+            in training.
+        rois: Boxes of each image that its second stage learns from.
+        short: Shorter side to which maps are scaled, in evaluation only: training scales them itself.
+        long: Longest side that this may give.
+        kwargs: Arguments of the backbone.
+
+    Raises:
+        UserError: There are too many or too few anchors.
+
+    Source:
+        Section 5 of the paper takes Cascade Mask R-CNN, which torchvision has not.
+    """
+
+    def __init__(
+        self,
+        backbone: str,
+        in_chans: int,
+        num_classes: int,
+        detector: Kind = "faster_rcnn",
+        width: int = 256,
+        anchors: Sequence[int] = (32, 64, 128, 256, 512),
+        box_head: BoxHead = "mlp",
+        head_width: int = 1024,
+        proposals: int = 1000,
+        rois: int = 512,
+        short: int = 800,
+        long: int = 1333,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__()
+        own = backbone.partition(".")[0] in VARIANTS
+        single = detector == "retinanet"
+        stages = 3 if single else 4
+        extra = _extra_levels(detector, stages, len(anchors), width)
+        features = timm.create_model(
+            backbone,
+            features_only=True,
+            feature_cls="getter",
+            out_indices=tuple(range(-stages, 0)),
+            in_chans=in_chans,
+            **({"feature_norms": True, **kwargs} if own else kwargs),
+        )
+        if own:  # the norms of stages that nobody asks for learn nothing, which several processes have to know
+            features.model.feature_norms[:-stages].requires_grad_(False)
+        pyramid = Pyramid(features, width, extra)
+        # Maps are normalised already, and scaled already in training.
+        given = {
+            "image_mean": [0.0] * in_chans,
+            "image_std": [1.0] * in_chans,
+            "min_size": short,
+            "max_size": long,
+            "_skip_resize": True,
+        }
+        if single:
+            self.network = _retinanet(pyramid, num_classes, anchors, given)
+        else:
+            heads = _heads(num_classes + 1, width, anchors, box_head, head_width, detector == "mask_rcnn")
+            counts = {"box_batch_size_per_image": rois}
+            for when, part in (("train", 2 * proposals), ("test", proposals)):
+                counts |= {f"rpn_pre_nms_top_n_{when}": part, f"rpn_post_nms_top_n_{when}": part}
+            self.network = _rcnn(detector)(pyramid, **heads, **counts, **given)
+        self.first_label = 0 if single else 1
+        """Label of the first class in torchvision's count: 0 is the background of detectors in two stages."""
+
+    @property
+    def backbone(self) -> UniRepLKNet | nn.Module:
+        """The network that sees the maps."""
+        return self.get_submodule(BACKBONE)
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        """What the pyramid is given of the stages, for x of shape (B, C, H, W)."""
+        return self.get_submodule("network.backbone.features")(x)
+
+    def forward(self, maps: Sequence[Tensor], targets: Sequence[dict[str, Tensor]] | None = None) -> Any:
+        """What is to be minimised in training, what is found in evaluation.
+
+        Args:
+            maps: Normalised maps (C, H, W), of any sizes.
+            targets: For training, the ``boxes`` (N, 4) of each map as left, top, right and bottom in pixels, their
+                ``labels`` (N,), and for Mask R-CNN ``masks`` (N, H, W), uint8. N may be 0.
+
+        Returns:
+            In training, the losses by name. In evaluation, for each map ``boxes`` (M, 4) in its pixels, ``labels``
+            (M,), ``scores`` (M,), the highest first, and from Mask R-CNN ``masks`` (M, H, W), bool.
+        """
+        if targets is not None:
+            targets = [{**target, "labels": target["labels"] + self.first_label} for target in targets]
+        made = self.network(list(maps), targets)
+        return made if self.training else [self._told(found) for found in made]
+
+    def _told(self, found: dict[str, Tensor]) -> dict[str, Tensor]:
+        told = {**found, "labels": found["labels"] - self.first_label}
+        if "masks" in found:
+            told["masks"] = found["masks"][:, 0] > 0.5
+        return told
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compile features and pyramid: what comes after them has other sizes for each image.
+
+        Args:
+            args: As of ``torch.compile``.
+            kwargs: As of ``torch.compile``.
+        """
+        self.get_submodule("network.backbone").compile(*args, **kwargs)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute the blocks of the backbone in the backward pass instead of keeping their activations.
+
+        Args:
+            enable: Whether to.
+        """
+        self.backbone.set_grad_checkpointing(enable)  # type: ignore[operator]
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """The backbone's groups for layer-wise learning-rate decay, as timm defines it; the rest is the last one.
+
+        Args:
+            coarse: One group a stage instead of one a block.
+        """
+        groups = self.backbone.group_matcher(coarse)  # type: ignore[operator]
+        return {name: below(BACKBONE, patterns) for name, patterns in groups.items()}
+
+
+def _extra_levels(detector: Kind, stages: int, levels: int, width: int) -> nn.Module | None:
+    from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
+
+    more = 2 if detector == "retinanet" else 1
+    if levels == stages:
+        return None
+    if levels != stages + more:
+        raise UserError(f"{levels} anchors for {detector}; expected {stages} or {stages + more}, one a level")
+    return LastLevelP6P7(width, width) if detector == "retinanet" else LastLevelMaxPool()
+
+
+def _retinanet(pyramid: Pyramid, num_classes: int, anchors: Sequence[int], given: dict[str, Any]) -> nn.Module:
+    from torchvision.models.detection import RetinaNet
+    from torchvision.models.detection.anchor_utils import AnchorGenerator
+
+    sizes = tuple((side, int(side * 2 ** (1 / 3)), int(side * 2 ** (2 / 3))) for side in anchors)
+    generator = AnchorGenerator(sizes, (RATIOS,) * len(sizes))
+    return RetinaNet(pyramid, num_classes, anchor_generator=generator, detections_per_img=100, **given)
+
+
+def _rcnn(detector: Kind) -> Any:
+    from torchvision.models.detection import FasterRCNN, MaskRCNN
+
+    return MaskRCNN if detector == "mask_rcnn" else FasterRCNN
+
+
+def _heads(
+    labels: int, width: int, anchors: Sequence[int], box_head: BoxHead, head_width: int, masks: bool
+) -> dict[str, Any]:
+    """torchvision's heads, of its usual sizes but where they depend on the width, and for objects of any size."""
+    from torchvision.models.detection.anchor_utils import AnchorGenerator
+    from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor, TwoMLPHead
+    from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+    from torchvision.ops import MultiScaleRoIAlign
+
+    def pool(size: int) -> nn.Module:
+        # Feature pyramid networks look at boxes of 224 pixels in the third level, where the finest anchor has 32.
+        return MultiScaleRoIAlign(["0", "1", "2", "3"], size, sampling_ratio=2, canonical_scale=7 * anchors[0])
+
+    heads: dict[str, Any] = {
+        "rpn_anchor_generator": AnchorGenerator(tuple((side,) for side in anchors), (RATIOS,) * len(anchors)),
+        "box_roi_pool": pool(7),
+        "box_predictor": FastRCNNPredictor(head_width, labels),
+    }
+    if box_head == "mlp":
+        heads["box_head"] = TwoMLPHead(width * 7 * 7, head_width)
+    else:
+        shape, layers = (width, 7, 7), [width] * 4
+        heads["box_head"] = FastRCNNConvFCHead(shape, layers, [head_width], norm_layer=nn.BatchNorm2d)
+    if masks:
+        heads |= {
+            "mask_roi_pool": pool(14),
+            "mask_head": MaskRCNNHeads(width, [width] * 4, dilation=1),
+            "mask_predictor": MaskRCNNPredictor(width, width, labels),
+        }
+    return heads
