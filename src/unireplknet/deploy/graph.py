@@ -65,6 +65,42 @@ class Content:
             raise UserError(f"this {type(self.model).__name__} cannot be exported: {one_line(error)}") from error
 
 
+class _AveragedParts(nn.Module):
+    """What nn.AdaptiveAvgPool2d computes, as two products, which runtimes know for maps of any size.
+
+    Args:
+        counts: Into how many rows and columns a map is divided.
+    """
+
+    def __init__(self, counts: tuple[int, int]) -> None:
+        super().__init__()
+        self.counts = counts
+
+    def forward(self, maps: Tensor) -> Tensor:
+        rows, columns = (
+            self._averages(count, length, maps) for count, length in zip(self.counts, maps.shape[2:], strict=True)
+        )
+        return rows @ maps @ columns.T
+
+    @staticmethod
+    def _averages(count: int, length: int, maps: Tensor) -> Tensor:
+        """Weights (count, length): part i is from floor(i length / count) to ceil((i + 1) length / count)."""
+        part = torch.arange(count, device=maps.device)[:, None]
+        place = torch.arange(length, device=maps.device)
+        inside = (place >= part * length // count) & (place < ((part + 1) * length + count - 1) // count)
+        return (inside / inside.sum(1, keepdim=True)).to(maps.dtype)
+
+
+def with_known_operators(model: nn.Module) -> nn.Module:
+    """Replace what not every runtime has by what is equal to it, in place."""
+    for name, module in list(model.named_modules()):
+        if isinstance(module, nn.AdaptiveAvgPool2d):
+            size = module.output_size
+            counts = (size, size) if isinstance(size, int) else tuple(size)
+            model.set_submodule(name, _AveragedParts(counts))
+    return model
+
+
 def smallest_side(model: nn.Module) -> int:
     """The smallest height or width with which each map inside a network has more than one row or column."""
     backbones = [module for module in model.modules() if isinstance(module, UniRepLKNet)]

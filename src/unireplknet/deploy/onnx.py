@@ -127,7 +127,7 @@ class OnnxNetwork(FileNetwork):
             raise missing_extra("onnxruntime", "export") from error
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # errors come as exceptions, which say the same
         try:
             self.session = onnxruntime.InferenceSession(
                 path.read_bytes(), options, providers=["CPUExecutionProvider"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ from unireplknet.deploy.graph import Content, FileNetwork, one_line
 from unireplknet.deploy.onnx import serialise_onnx
 from unireplknet.errors import UserError, missing_extra
 
-SECTION = "unireplknet"
-"""Where in rt_info the metadata are."""
+SECTION, KEY = "unireplknet", "metadata"
+"""Where in rt_info the metadata are, as one JSON text."""
 
 
 def write_openvino(content: Content, path: Path) -> None:
@@ -21,9 +22,12 @@ def write_openvino(content: Content, path: Path) -> None:
     openvino = _import()
     half = content.precision == "fp16"
     whole = Content(content.model, content.shape, content.free_size, "fp32", {}) if half else content
-    model = openvino.Core().read_model(serialise_onnx(whole))
-    for name, text in content.metadata.items():
-        model.set_rt_info(text, [SECTION, name])
+    try:
+        model = openvino.Core().read_model(serialise_onnx(whole))
+    except RuntimeError as error:
+        name = type(content.model).__name__
+        raise UserError(f"this {name} cannot be written for OpenVINO: {one_line(error)}") from error
+    model.set_rt_info(json.dumps(content.metadata, ensure_ascii=False), [SECTION, KEY])
     openvino.save_model(model, path, compress_to_fp16=half)
 
 
@@ -51,11 +55,10 @@ class OpenVinoNetwork(FileNetwork):
         try:
             model = core.read_model(path)
             self.compiled = core.compile_model(model, "CPU", settings)
-            known = model.get_rt_info().get(SECTION)
+            text = model.get_rt_info([SECTION, KEY]).astype(str) if model.has_rt_info([SECTION, KEY]) else "{}"
         except Exception as error:
             raise UserError(f"{path} is not a file that OpenVINO reads: {one_line(error)}") from error
-        names = known.astype(dict) if known is not None else {}
-        self.metadata = {name: model.get_rt_info([SECTION, name]).astype(str) for name in names}
+        self.metadata = json.loads(text)
 
     def run(self, maps: Tensor) -> Tensor:
         """The outputs for maps on the CPU."""

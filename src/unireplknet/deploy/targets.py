@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from unireplknet.deploy.graph import Content, FileNetwork, smallest_side
+from unireplknet.deploy.graph import Content, FileNetwork, smallest_side, with_known_operators
 from unireplknet.deploy.merge import merged_copy
 from unireplknet.deploy.onnx import OnnxNetwork, write_onnx
 from unireplknet.deploy.openvino import OpenVinoNetwork, write_openvino
@@ -128,7 +128,8 @@ def export_network(
     free_size = free_size and min(shape[1:]) >= least
     size = ("any" if least == 1 else f"at least {least}") if free_size else "fixed"
     said = {**(metadata or {}), "size": size}
-    content = Content(merged_copy(model).float().cpu(), shape, free_size, precision, said, calibration)
+    merged = with_known_operators(merged_copy(model).float().cpu())
+    content = Content(merged, shape, free_size, precision, said, calibration)
     probes = list(calibration) if precision == "int8" else _probes(shape, free_size, least)
     reference = copy.deepcopy(model).eval()
     try:
