@@ -60,8 +60,9 @@ class Report:
     def lines(self) -> list[str]:
         """The same for people."""
         one, other = self.milliseconds
+        error = f"largest relative error in {self.runtime}: {self.error:.1e}"
         said = [
-            f"written: {self.path}, {self.megabytes:.1f} MB; largest relative error in {self.runtime}: {self.error:.1e}",
+            f"written: {self.path}, {self.megabytes:.1f} MB; {error}",
             f"maps: {self.shape} in training, height and width in the file: {self.size};"
             f" {one:.1f} ms for one, {other:.1f} ms by the run in PyTorch",
         ]
@@ -164,8 +165,8 @@ def _compare(run: Run, network: FileNetwork, model: Any, split: Any) -> dict[str
         kept = after <= before * (1 + PART) if name.startswith(ERROR) else after >= before - POINTS
         if not kept and not math.isnan(before):
             raise UserError(
-                f"the exported file has {name} {after:.4g} on the val split, the run {before:.4g}: more than is accepted"
-                " is lost, and the file was not written; another --precision loses less"
+                f"the exported file has {name} {after:.4g} on the val split, the run {before:.4g}: more than is"
+                " accepted is lost, and the file was not written; another --precision loses less"
             )
     return {name: (found[name], before) for name, before in wanted.items()}
 

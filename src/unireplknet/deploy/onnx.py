@@ -129,9 +129,7 @@ class OnnxNetwork(FileNetwork):
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 4  # errors come as exceptions, which say the same
         try:
-            self.session = onnxruntime.InferenceSession(
-                path.read_bytes(), options, providers=["CPUExecutionProvider"]
-            )
+            self.session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # each kind of damage has a class of its own there
             raise UserError(f"{path} is not an ONNX file that ONNX Runtime reads: {one_line(error)}") from error
         self.metadata = dict(self.session.get_modelmeta().custom_metadata_map)

@@ -1,4 +1,4 @@
-"""The formats that a network is exported to, and the rule that a file gets its name only once its own runtime agreed."""
+"""The formats that a network is exported to, and the rule: a file gets its name once its own runtime has agreed."""
 
 from __future__ import annotations
 
