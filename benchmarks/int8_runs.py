@@ -3,7 +3,7 @@
     python benchmarks/int8_runs.py runs/mnist-1 runs/furniture-1
 
 Each run is exported to ONNX and to OpenVINO with the calibration that the command takes by default (training samples
-only), and both the run and the files are scored on its val and its test split. Adds to benchmarks/results/int8_runs.json.
+only), and both the run and the files are scored on its val and its test split. Adds to results/int8_runs.json.
 """
 
 import argparse

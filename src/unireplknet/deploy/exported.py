@@ -119,6 +119,7 @@ def export_run(
 
     maps = _some_maps(run, splits["train"], calibration) if precision == "int8" else ()
     said = describe(run, report.shape, precision, licence)
+    # Windows of a forecaster always have the same stations and length.
     report.error = export_network(
         model, report.path, report.shape, to, precision, not forecasts, said, maps, judge=judge
     )

@@ -95,9 +95,8 @@ def with_known_operators(model: nn.Module) -> nn.Module:
     """Replace what not every runtime has by what is equal to it, in place."""
     for name, module in list(model.named_modules()):
         if isinstance(module, nn.AdaptiveAvgPool2d):
-            size = module.output_size
-            counts = (size, size) if isinstance(size, int) else tuple(size)
-            model.set_submodule(name, _AveragedParts(counts))
+            size: Any = module.output_size
+            model.set_submodule(name, _AveragedParts((size, size) if isinstance(size, int) else tuple(size)))
     return model
 
 

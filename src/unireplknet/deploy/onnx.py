@@ -72,7 +72,7 @@ def _quantised(proto: Any, calibration: Sequence[Tensor]) -> Any:
     except ImportError as error:
         raise missing_extra(str(error.name), "export") from error
 
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
+    class Reader(CalibrationDataReader):
         def __init__(self) -> None:
             self.maps = iter(calibration)
 

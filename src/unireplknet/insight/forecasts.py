@@ -132,7 +132,7 @@ def draw_forecast(
         if row == 0:
             axes.legend(fontsize="small", ncols=3)
             axes.set_title(f"measured, and forecast (dashed) from {times[0]}", fontsize="medium")
-    if seen is not None:
+    if seen is not None and side is not None:
         axes = side.subplots()
         axes.imshow(seen, cmap="viridis", interpolation="nearest")
         axes.set_title(f"map, {seen.shape[0]} x {seen.shape[1]}", fontsize="medium")
