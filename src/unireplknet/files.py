@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,6 +41,35 @@ def replacing(path: Path, keep: Path | None = None) -> Iterator[BinaryIO]:
         new.unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
+
+
+@contextmanager
+def replacing_together(*paths: Path) -> Iterator[Path]:
+    """Write files that belong together, which take their places only once all are complete and on the disk.
+
+    Args:
+        paths: The files to replace, all in one folder; they need not exist. The first one is what readers open: it
+            never stands beside others that are not its own.
+
+    Yields:
+        A new folder, in which to write them under their names. After an exception ``paths`` are what they were.
+    """
+    folder = paths[0].with_name(paths[0].name + UNFINISHED)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    try:
+        yield folder
+        made = [folder / path.name for path in paths]
+        for new in made:
+            with new.open("r+b") as file:
+                os.fsync(file.fileno())
+        if len(paths) > 1:
+            paths[0].unlink(missing_ok=True)
+        for new, path in zip(reversed(made), reversed(paths), strict=True):
+            os.replace(new, path)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    _sync_folder(paths[0].parent)
 
 
 def write_text(path: Path, text: str) -> None:

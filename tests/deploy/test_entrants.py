@@ -7,8 +7,7 @@ import torch
 import unireplknet
 from tests.nn.helpers import randomise, relative_error
 from unireplknet.deploy import export_onnx
-from unireplknet.deploy.entrants import FileEntrant, Manner, NetworkEntrant, find_entrant, load_file
-from unireplknet.deploy.onnx import onnx_content
+from unireplknet.deploy.entrants import FileEntrant, Manner, NetworkEntrant, find_entrant, load_file, unverified_onnx
 from unireplknet.errors import UserError
 
 SMALL = Manner(size=32, layout="contiguous")
@@ -155,7 +154,7 @@ def test_file_runs_in_its_own_engine_where_none_is_wanted(file: Path) -> None:
 
 
 def test_fixed_size_of_a_file_wins(tmp_path: Path) -> None:
-    (tmp_path / "a.onnx").write_bytes(onnx_content(torch.nn.Conv2d(3, 2, 1), (3, 32, 64)))
+    (tmp_path / "a.onnx").write_bytes(unverified_onnx(torch.nn.Conv2d(3, 2, 1), (3, 32, 64)))
     assert find_entrant(str(tmp_path / "a.onnx"), Manner(size=48)).shape == (3, 32, 64)
 
 

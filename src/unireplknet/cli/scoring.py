@@ -7,22 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from unireplknet.cli.console import Parser, first_line, say
-from unireplknet.errors import UserError
 
 
 def evaluate(words: list[str]) -> None:
     """Score a run: accuracy and a confusion matrix, mean IoU of masks, AP of boxes, or forecasts beside simple ones."""
     parser = Parser("evaluate", first_line(evaluate))
-    parser.add_argument("run", metavar="RUN", help="a run folder")
+    parser.add_argument("run", metavar="RUN", help="a run folder, or a file that export made of one (with --data PATH)")
     parser.add_argument("--split", choices=("train", "val", "test"), default="", help="default: test, else val")
     parser.add_argument("--data", metavar="PATH", default="", help="where the data lie now, if they have moved")
     parser.add_argument("--multi-scale", action="store_true", help="masks: average over scales and mirror images")
     parser.add_argument("--sliding", action="store_true", default=None, help="masks: look at windows, not the whole")
     options = parser.parse_args(words)
 
-    from unireplknet.training.run import Run
-
-    run = Run.open(options.run)
+    run = _open_run_or_file(options.run)
+    run.path.mkdir(exist_ok=True)  # a file's results go beside it
     if run.recipe.task == "segmentation":
         _report_masks(run, options.split, options.data, options.multi_scale, options.sliding)
         return
@@ -149,14 +147,11 @@ def predict(words: list[str]) -> None:
 def _open_run_or_file(path: str) -> Any:
     from unireplknet.training.run import Run
 
-    if Path(path).suffix != ".onnx" or not Path(path).is_file():
+    if not Path(path).is_file():
         return Run.open(path)
     from unireplknet.deploy.exported import Exported
 
-    exported = Exported(Path(path))
-    if exported.recipe.task == "forecasting":
-        raise UserError(f"{path} forecasts, which predict does with run folders only")
-    return exported
+    return Exported.open(path)
 
 
 def _predict_series(run: Any, files: list[str], form: str) -> None:

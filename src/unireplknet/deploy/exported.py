@@ -1,119 +1,232 @@
-"""A run as one file that needs nothing of ours, and such a file in place of the run."""
+"""A run as a file that needs nothing of ours, and such a file in place of the run."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+import math
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any, Literal
 
-from unireplknet._version import __version__
-from unireplknet.deploy.onnx import OnnxNetwork, export_onnx
+import numpy as np
+import torch
+from torch import Tensor
+
+from unireplknet.deploy.benchmark import take_turns
+from unireplknet.deploy.describe import LICENCE, describe, names_of, recipe_of
+from unireplknet.deploy.graph import FileNetwork
+from unireplknet.deploy.targets import SUFFIXES, export_network, find_target
 from unireplknet.errors import UserError
-from unireplknet.modalities import MODALITIES
-from unireplknet.training.evaluate import score
+from unireplknet.modalities.folder import Draw
 from unireplknet.training.loader import build_loader
-from unireplknet.training.recipe import Recipe
 from unireplknet.training.run import Run
 
-LICENCE = "Apache-2.0"
-"""That of the network's code; whoever trained weights decides about them."""
+CALIBRATION = 300
+"""Training samples by which the ranges of 8-bit numbers are found."""
+
+POINTS, PART = 0.02, 0.05
+"""What a file may lose on the val split: as much of an accuracy, and this part of an error in physical units."""
+
+ERROR = "MAE of "
+"""What names of scores begin with of which less is better."""
 
 
-def export_run(run: Run, path: Path | None = None, licence: str = LICENCE) -> tuple[Path, float]:
-    """Write the best epoch of a run as an ONNX file.
-
-    Args:
-        run: The run.
-        path: The file; by default ``model.onnx`` in the run folder.
-        licence: What the file says about its licence.
-
-    Returns:
-        The file, and the largest relative error of its outputs; see :func:`~unireplknet.deploy.export_onnx`.
-
-    Raises:
-        UserError: The run segments or detects, the file disagrees with the network, or a library is not installed.
-    """
-    path = run.path / "model.onnx" if path is None else path
-    recipe = run.recipe
-    if recipe.task in ("segmentation", "detection"):
-        raise UserError(f"{run.path} is for {recipe.task}; export writes networks that classify or forecast")
-    model = run.load_model()
-    classifies = recipe.task == "classification"
-    shape = recipe.input.shape if classifies else model.window_shape
-    metadata = {
-        "format": "unireplknet 1",
-        "version": __version__,
-        "recipe": recipe.name,
-        "task": recipe.task,
-        "modality": recipe.modality,
-        "names": json.dumps(run.names, ensure_ascii=False),
-        "input_shape": json.dumps(shape),
-        "preprocessing": json.dumps(asdict(recipe.input), ensure_ascii=False),  # type: ignore[call-overload]
-        "activation": ("sigmoid" if recipe.optim.loss == "bce" else "softmax") if classifies else "none",
-        "license": licence,
-    }
-    return path, export_onnx(model, path, shape, free_size=classifies, metadata=metadata)
-
-
-def compare_scores(run: Run, exported: Exported, data: str = "") -> tuple[str, float, float]:
-    """Score a run and its exported file on the val split.
-
-    Args:
-        run: A run that classifies.
-        exported: Its file.
-        data: Where the data lie now, if they have moved.
-
-    Returns:
-        The name of the score, that of the run and that of the file.
-    """
-    split = run.load_data(data).splits["val"]
-    name, values = "top1", []
-    for model in (run.load_model(), exported.load_model()):
-        summary = score(model, build_loader(run.recipe, split, views=True), run.recipe.optim.loss).summary(run.classes)
-        name = "map" if "map" in summary else "top1"
-        values.append(summary[name])
-    return {"map": "mean average precision", "top1": "top-1"}[name], *values
-
-
-@dataclass(frozen=True)
-class Exported:
-    """A file of :func:`export_run`, with what predicting needs of a run.
+@dataclass
+class Report:
+    """What came of an export.
 
     Attributes:
-        path: The file.
+        path: The file, the first of several.
+        error: Largest relative error of its outputs; see :func:`~unireplknet.deploy.export_network`.
+        megabytes: Size of all its files.
+        runtime: What ran it.
+        shape: Shape (C, H, W) of the maps that training used.
+        size: Heights and widths of the maps that it takes: "any", "at least ..." or "fixed".
+        milliseconds: Shortest time for one map, of the file and of the run in PyTorch.
+        scores: On the val split, by name: of the file, and of the run.
+        problem: Why there are no scores.
     """
 
     path: Path
+    error: float = math.nan
+    megabytes: float = 0.0
+    runtime: str = ""
+    shape: tuple[int, int, int] = (0, 0, 0)
+    size: str = ""
+    milliseconds: tuple[float, float] = (math.nan, math.nan)
+    scores: dict[str, tuple[float, float]] = field(default_factory=dict)
+    problem: str = ""
 
-    @cached_property
-    def network(self) -> OnnxNetwork:
-        """The file's network."""
-        return OnnxNetwork(self.path)
+    def lines(self) -> list[str]:
+        """The same for people."""
+        one, other = self.milliseconds
+        error = f"largest relative error in {self.runtime}: {self.error:.1e}"
+        said = [
+            f"written: {self.path}, {self.megabytes:.1f} MB; {error}",
+            f"maps: {self.shape} in training, height and width in the file: {self.size};"
+            f" {one:.1f} ms for one, {other:.1f} ms by the run in PyTorch",
+        ]
+        for name, values in self.scores.items():
+            after, before = (f"{v:.4g}" if name.startswith(ERROR) else f"{v:.2%}" for v in values)
+            said.append(f"val: {name} {after}, of the run {before}")
+        return [*said, f"val: not scored, {self.problem}"] if self.problem else said
 
-    @cached_property
-    def recipe(self) -> Recipe:
-        """How samples become maps; what concerns training is not in the file.
+
+def export_run(
+    run: Run,
+    path: Path | None = None,
+    to: str = "onnx",
+    precision: str = "fp32",
+    licence: str = LICENCE,
+    data: str = "",
+    calibration: int = CALIBRATION,
+) -> Report:
+    """Write the best epoch of a run for another runtime.
+
+    Args:
+        run: The run.
+        path: The file; by default one in the run folder.
+        to: The format, one of :data:`~unireplknet.deploy.targets.TARGETS`.
+        precision: "fp32", "fp16", "bf16" or "int8".
+        licence: What the file says about its licence.
+        data: Where the data lie now, if they have moved. They are scored where they are at hand; int8 needs them.
+        calibration: How many training samples int8 is calibrated by.
+
+    Raises:
+        UserError: The run is of a detector; the file disagrees with the network, on random maps or in what it scores on
+            the val split; or a library is not installed.
+    """
+    target, recipe = find_target(to, precision), run.recipe
+    if recipe.task == "detection":
+        raise UserError(f"{run.path} finds objects, which export does not write; predict and evaluate use the run")
+    ending = target.suffix if precision == "fp32" else f"-{precision}{target.suffix}"
+    report = Report(run.path / f"{target.stem}{ending}" if path is None else path)
+    if report.path.resolve() == (run.path / "model.safetensors").resolve():
+        raise UserError(f"{report.path} holds the weights of the run as it was trained; choose another --out")
+    model = run.load_model()
+    forecasts = recipe.task == "forecasting"
+    report.shape = model.window_shape if forecasts else recipe.input.shape
+    try:
+        splits = run.load_data(data).splits
+    except UserError as error:
+        if precision == "int8":
+            raise UserError(f"int8 needs the training samples: {error}") from error
+        splits, report.problem = {}, str(error)
+
+    def judge(network: FileNetwork) -> None:
+        report.runtime, report.size = network.runtime, network.metadata["size"]
+        if splits:
+            report.scores = _compare(run, network, model, splits["val"])
+        report.milliseconds = _time(network, model.cpu(), report.shape)
+
+    maps = _some_maps(run, splits["train"], calibration) if precision == "int8" else ()
+    said = describe(run, report.shape, precision, licence)
+    # Windows of a forecaster always have the same stations and length.
+    report.error = export_network(
+        model, report.path, report.shape, to, precision, not forecasts, said, maps, judge=judge
+    )
+    report.megabytes = sum(file.stat().st_size for file in target.files(report.path)) / 1e6
+    return report
+
+
+def _some_maps(run: Run, split: Any, count: int) -> list[Tensor]:
+    """Maps (1, C, H, W) of samples drawn at random."""
+    dataset = build_loader(run.recipe, split).dataset
+    order = np.random.default_rng(run.recipe.trainer.seed).permutation(len(split))[: max(1, count)]
+    samples = (dataset[Draw(0, index)] for index in order.tolist())
+    return [sample.map[None] for sample in samples if sample.map is not None]
+
+
+def val_scores(run: Run, model: Any, split: Any) -> dict[str, float]:
+    """What a network comes to on a split of a run's data, by the name of the score."""
+    if run.recipe.task == "forecasting":
+        from unireplknet.training.forecast import errors_of
+
+        errors = errors_of(model, run, split).mae.tolist()
+        return {f"{ERROR}{split.grid.variables[i]}": e for i, e in zip(split.targets, errors, strict=True)}
+    if run.recipe.task == "segmentation":
+        from unireplknet.training.segment import Look, whole_images
+        from unireplknet.training.segment import score as score_masks
+
+        images, look = whole_images(run.recipe, split), Look.of(run.recipe)
+        return {"mean IoU": score_masks(model, images, len(run.classes), look).summary(run.classes)["miou"]}
+    from unireplknet.training.evaluate import score
+
+    loader = build_loader(run.recipe, split, views=True)
+    summary = score(model, loader, run.recipe.optim.loss).summary(run.classes)
+    return {"mean average precision": summary["map"]} if "map" in summary else {"top-1": summary["top1"]}
+
+
+def _compare(run: Run, network: FileNetwork, model: Any, split: Any) -> dict[str, tuple[float, float]]:
+    """The scores of a file and of its run.
+
+    Raises:
+        UserError: The file has lost more than it may.
+    """
+    found, wanted = val_scores(run, network, split), val_scores(run, model, split)
+    for name, before in wanted.items():
+        after = found[name]
+        kept = after <= before * (1 + PART) if name.startswith(ERROR) else after >= before - POINTS
+        if not kept and not math.isnan(before):
+            raise UserError(
+                f"the exported file has {name} {after:.4g} on the val split, the run {before:.4g}: more than is"
+                " accepted is lost, and the file was not written; another --precision loses less"
+            )
+    return {name: (found[name], before) for name, before in wanted.items()}
+
+
+def _time(network: FileNetwork, model: Any, shape: tuple[int, int, int]) -> tuple[float, float]:
+    """Milliseconds for one map, of a file and of its run."""
+    maps = torch.zeros(1, *shape)
+    with torch.inference_mode():
+        seconds = take_turns({"file": lambda: network(maps), "run": lambda: model(maps)}, rounds=5).best()
+    return 1e3 * seconds["file"], 1e3 * seconds["run"]
+
+
+@dataclass(frozen=True)
+class Exported(Run):
+    """A file of :func:`export_run` in place of its run.
+
+    Attributes:
+        path: Folder for what is made with it, beside it; it need not exist.
+        file: The file.
+    """
+
+    file: Path
+
+    @staticmethod
+    def open(path: str | Path) -> Exported:
+        """Take a file for a run.
 
         Raises:
-            UserError: The file is not one of ours.
+            UserError: No exported file ends so.
         """
-        said = self.network.metadata
-        try:
-            kind, augment = MODALITIES[said["modality"]]
-            settings = json.loads(said["preprocessing"])
-            loss = "bce" if said["activation"] == "sigmoid" else "cross_entropy"
-        except (KeyError, json.JSONDecodeError) as error:
-            raise UserError(f"{self.path} was not made by unireplknet export: no {error} in its metadata") from error
-        return Recipe(said["recipe"], input=kind(), augment=augment()).override(
-            {"input": settings, "optim": {"loss": loss}}
-        )
+        file = Path(path)
+        if file.suffix not in SUFFIXES:
+            endings = ", ".join(SUFFIXES)
+            raise UserError(f"{file} is neither a run folder nor an exported file, which end in {endings}")
+        return Exported(file.with_name(f"{file.stem}-{file.suffix[1:]}"), file)
+
+    @cached_property
+    def network(self) -> FileNetwork:
+        """The file's network."""
+        return SUFFIXES[self.file.suffix](self.file)
 
     @property
-    def classes(self) -> tuple[str, ...]:
-        """Class names in the order of the outputs."""
-        return tuple(json.loads(self.network.metadata["names"]))
+    def recipe(self) -> Any:
+        """How samples become maps; what concerns training is not in the file."""
+        return recipe_of(self.network.metadata, self.file)
 
-    def load_model(self) -> OnnxNetwork:
-        """The network, from maps to logits."""
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names in the order of the outputs: classes, or stations."""
+        return names_of(self.network.metadata)
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """Nothing: what came of the training is not in the file."""
+        return {}
+
+    def load_model(self, checkpoint: Literal["best", "last"] = "best") -> FileNetwork:
+        """The network, from maps to outputs; a file holds that of the best epoch."""
         return self.network

@@ -102,7 +102,7 @@ def draw_forecast(
     stations: Sequence[str],
     targets: Sequence[str],
     units: Sequence[str],
-    seen: np.ndarray,
+    seen: np.ndarray | None,
     picture: Path,
 ) -> None:
     """Draw a forecast of what is not known yet, and the map that the network saw of the window before it.
@@ -115,11 +115,11 @@ def draw_forecast(
         stations: Names of the stations; the first few are drawn.
         targets: Names of the variables.
         units: Their units, "" where unknown.
-        seen: The map of the first stations, shape (H, W).
+        seen: The map of the first stations, shape (H, W), where it is known.
         picture: The PNG file to write.
     """
     figure = new_figure(11, 2.6 * len(targets) + 0.4)
-    plots, side = figure.subfigures(1, 2, width_ratios=(3, 1))
+    plots, side = (figure, None) if seen is None else figure.subfigures(1, 2, width_ratios=(3, 1))
     for row, (axes, target, unit) in enumerate(
         zip(plots.subplots(len(targets), 1, sharex=True, squeeze=False)[:, 0], targets, units, strict=True)
     ):
@@ -132,10 +132,11 @@ def draw_forecast(
         if row == 0:
             axes.legend(fontsize="small", ncols=3)
             axes.set_title(f"measured, and forecast (dashed) from {times[0]}", fontsize="medium")
-    axes = side.subplots()
-    axes.imshow(seen, cmap="viridis", interpolation="nearest")
-    axes.set_title(f"map, {seen.shape[0]} x {seen.shape[1]}", fontsize="medium")
-    axes.set_axis_off()
+    if seen is not None and side is not None:
+        axes = side.subplots()
+        axes.imshow(seen, cmap="viridis", interpolation="nearest")
+        axes.set_title(f"map, {seen.shape[0]} x {seen.shape[1]}", fontsize="medium")
+        axes.set_axis_off()
     figure.savefig(picture, dpi=110)
 
 

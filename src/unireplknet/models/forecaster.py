@@ -77,7 +77,7 @@ class Forecaster(nn.Module):
 
         embed_dim = map_size[0] * map_size[1] // past
         channels = self.group * variables
-        self.embedding = nn.Conv1d(2 * channels, embed_dim, 3, padding=1, padding_mode="circular")
+        self.embedding = nn.Conv1d(2 * channels, embed_dim, 3)
         self.embed_place = nn.Linear(2 * self.group, embed_dim, bias=False)
         self.embed_time = nn.Linear(cycles, embed_dim, bias=False) if cycles else None
         self.drop = nn.Dropout(drop)
@@ -275,7 +275,8 @@ class Forecaster(nn.Module):
     def _embed(self, values: Tensor, seen: Tensor, cycles: Tensor) -> Tensor:
         """Windows (B, V, L, stations) to maps (B groups, 1, H, W)."""
         rows = torch.cat([self._grouped(self.drop(values)), self._grouped(seen.to(values.dtype))], 1)
-        embedded = self.embedding(rows).transpose(1, 2)
+        # Rows go round; as a padding mode, that is in few runtimes.
+        embedded = self.embedding(torch.cat([rows[..., -1:], rows, rows[..., :1]], 2)).transpose(1, 2)
         groups = values.shape[3] // self.group
         if self.embed_time is not None:
             embedded = embedded + self.embed_time(cycles.transpose(1, 2)).repeat_interleave(groups, 0)

@@ -78,6 +78,17 @@ class Segmenter(nn.Module):
         """The network that sees the maps."""
         return self.get_submodule(BACKBONE)
 
+    @property
+    def merged(self) -> bool:
+        """Whether there is nothing to merge: the backbone is merged, or of another family."""
+        return not isinstance(self.backbone, UniRepLKNet) or self.backbone.merged
+
+    def reparameterize(self) -> Segmenter:
+        """Merge the backbone's branches and norms, in place; see :meth:`UniRepLKNet.reparameterize`."""
+        if isinstance(self.backbone, UniRepLKNet):
+            self.backbone.reparameterize()
+        return self
+
     def forward(self, x: Tensor) -> Tensor:
         """Map x of shape (B, C, H, W), of any H and W, to logits (B, num_classes, H, W)."""
         return self._classify(self.network.encoder(x), x)

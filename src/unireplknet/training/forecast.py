@@ -136,7 +136,7 @@ def evaluate(run: Run, name: str = "", path: str = "", learned: bool = True) -> 
     known = [data.splits[n] for n in (("train", "val") if name == "test" else ("train",))]
     model = run.load_model().to(best_device())
     forecasts = {MODEL: _forecasts(model)} | simple_baselines(known)
-    if model.linear is not None:
+    if getattr(model, "linear", None) is not None:  # an exported file does not tell its parts
         forecasts[LINEAR] = _forecasts(model.linear_forecast)
     if learned:
         forecasts |= learned_baselines(known, data.splits["val"], recipe.input.to_map)
@@ -169,6 +169,11 @@ def _score(forecasts: dict[str, Any], loader: Any, split: WindowSplit) -> dict[s
             error = Errors.of(forecast(windows, times), truth)
             errors[name] = errors[name] + error if name in errors else error
     return errors
+
+
+def errors_of(model: Any, run: Run, split: WindowSplit) -> Errors:
+    """What a network comes to on a split, without baselines and files."""
+    return _score({MODEL: _forecasts(model.to(best_device()))}, build_loader(run.recipe, split), split)[MODEL]
 
 
 def _draw_some(
@@ -216,12 +221,14 @@ def predict(run: Run, paths: Sequence[str | Path]) -> list[Prediction]:
 
     Returns:
         One prediction a file. ``forecast-FILE.csv`` and ``forecast-FILE.png`` in the run folder hold the forecasts.
+        The picture shows the map that the network saw, but not of an exported file, which does not give it.
 
     Raises:
         UserError: A path does not exist, or there is no forecast from any file.
     """
     files = find_inputs(paths, (".csv",))
     model = run.load_model()
+    run.path.mkdir(exist_ok=True)
     predictions = []
     for file, stem in zip(files, distinct_stems(files), strict=True):
         try:
@@ -245,9 +252,10 @@ def _predict_file(run: Run, model: Any, file: Path, stem: str) -> Prediction:
         logger.warning(text, file, missing, window.values.size, inputs.past)
     with torch.inference_mode():
         forecast = model(map)[0].numpy()
-        seen = model.to_maps(map)[0, 0].numpy()
+        seen = model.to_maps(map)[0, 0].numpy() if hasattr(model, "to_maps") else None
     times = window.times[-1] + np.arange(1, inputs.horizon + 1) * grid.step
-    targets = tuple(grid.variables[i] for i in model.targets)
+    numbers = inputs.forecaster()["targets"]
+    targets = tuple(grid.variables[i] for i in numbers)
     table, picture = (run.path / f"forecast-{stem}.{ending}" for ending in ("csv", "png"))
     with table.open("w", newline="", encoding="utf-8") as out:
         writer = csv.writer(out)
@@ -256,6 +264,6 @@ def _predict_file(run: Run, model: Any, file: Path, stem: str) -> Prediction:
             for station, values in zip(grid.stations, row, strict=True):
                 writer.writerow((f"{time}Z", station, *(f"{value:.4g}" for value in values)))
     units = inputs.units or ("",) * len(targets)
-    past = window.values[..., model.targets]
+    past = window.values[..., numbers]
     draw_forecast(window.times, past, times, forecast, grid.stations, targets, units, seen, picture)
     return Prediction(str(file), table, picture)

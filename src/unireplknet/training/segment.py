@@ -169,7 +169,7 @@ def evaluate(
     data, recipe = run.load_data(path), run.recipe
     name = choose_split(run, data, name)
     look = Look.of(recipe, multi_scale, sliding)
-    scores = score(run.load_model(), _whole_images(recipe, data.splits[name]), len(run.classes), look)
+    scores = score(run.load_model(), whole_images(recipe, data.splits[name]), len(run.classes), look)
     how = {"split": name, "scales": look.scales, "mirrored": look.mirrored, "window": look.window}
     text = json.dumps(how | scores.summary(run.classes), indent=2, ensure_ascii=False)
     kind = ("-multi-scale" if multi_scale else "") + ("-sliding" if look.window else "")
@@ -178,7 +178,7 @@ def evaluate(
     return file, scores
 
 
-def _whole_images(recipe: Recipe, split: MaskSplit) -> DataLoader[Any]:
+def whole_images(recipe: Recipe, split: MaskSplit) -> DataLoader[Any]:
     """One image a batch: they have all sizes."""
     inputs: Any = recipe.input
     dataset = MapDataset(split, inputs.read, inputs.whole, recipe.trainer.seed)
@@ -252,7 +252,7 @@ def predict(run: Run, paths: Sequence[str | Path], folder: Path | None = None) -
     device, look = best_device(), Look.of(recipe)
     model = run.load_model().to(device)
     predictions, stems = [], distinct_stems(files)
-    for number, batch in enumerate(_whole_images(recipe, MaskSplit([Pair(file) for file in files]))):
+    for number, batch in enumerate(whole_images(recipe, MaskSplit([Pair(file) for file in files]))):
         file = files[number]
         if batch.problems:
             predictions.append(Prediction(str(file), "", "", {}, batch.problems[0]))

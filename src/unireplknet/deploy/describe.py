@@ -1,0 +1,80 @@
+"""What an exported file says about itself, the same in every format, and what we read from it again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+from unireplknet._version import __version__
+from unireplknet.errors import UserError
+from unireplknet.modalities import MODALITIES
+from unireplknet.training.recipe import Recipe
+from unireplknet.training.run import Run
+
+LICENCE = "Apache-2.0"
+"""That of the network's code; whoever trained weights decides about them."""
+
+DIVISION = ("source", "test_fraction", "val_fraction", "split_seed")
+"""How the data were divided, which decides what the val split is; where they lay is nobody's business."""
+
+
+def describe(run: Run, shape: tuple[int, int, int], precision: str, licence: str = LICENCE) -> dict[str, str]:
+    """The metadata of a run's files.
+
+    Args:
+        run: The run.
+        shape: Shape (C, H, W) of its maps.
+        precision: In what the file computes.
+        licence: What the file says about its licence.
+    """
+    recipe = run.recipe
+    network = asdict(recipe.model) | {"weights": ""}
+    bce = recipe.optim.loss == "bce"
+    activation = {"classification": "sigmoid" if bce else "softmax", "segmentation": "softmax"}.get(recipe.task, "none")
+    return {
+        "format": "unireplknet 1",
+        "version": __version__,
+        "recipe": recipe.name,
+        "task": recipe.task,
+        "modality": recipe.modality,
+        "names": _json(run.names),
+        "input_shape": _json(shape),
+        "precision": precision,
+        "preprocessing": _json(asdict(recipe.input)),  # type: ignore[call-overload]
+        "activation": activation,
+        "network": _json(network),
+        "data": _json({name: getattr(recipe.data, name) for name in DIVISION}),
+        "license": licence,
+    }
+
+
+def recipe_of(metadata: Mapping[str, str], path: Path) -> Recipe:
+    """How samples become maps and which network sees them; what concerns training is not in a file.
+
+    Raises:
+        UserError: The file is not one of ours.
+    """
+    try:
+        kind, augment = MODALITIES[metadata["modality"]]
+        settings = {
+            "input": json.loads(metadata["preprocessing"]),
+            "model": json.loads(metadata["network"]),
+            "data": json.loads(metadata["data"]),
+            "optim": {"loss": "bce" if metadata["activation"] == "sigmoid" else "cross_entropy"},
+            "trainer": {"select": "loss"},
+        }
+        name = metadata["recipe"]
+    except (KeyError, json.JSONDecodeError) as error:
+        raise UserError(f"{path} was not made by unireplknet export: no {error} in its metadata") from error
+    return Recipe(name, input=kind(), augment=augment()).override(settings)
+
+
+def names_of(metadata: Mapping[str, str]) -> tuple[str, ...]:
+    """Names in the order of the outputs: classes, or stations."""
+    return tuple(json.loads(metadata["names"]))
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
