@@ -9,8 +9,8 @@ from unireplknet.cli.console import Parser, first_line, say
 
 def export(words: list[str]) -> None:
     """Write a run as a file for another runtime: merged, compared with the run, self-describing."""
-    from unireplknet.deploy.exported import CALIBRATION, export_run
     from unireplknet.deploy.describe import LICENCE
+    from unireplknet.deploy.exported import CALIBRATION, export_run
     from unireplknet.deploy.targets import TARGETS, TOLERANCES
 
     parser = Parser("export", first_line(export))
