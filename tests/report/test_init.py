@@ -254,7 +254,7 @@ def test_exported_files_are_compared_and_others_named(
         def load_model(self) -> torch.nn.Module:
             return merged_copy(run.load_model())
 
-    monkeypatch.setattr("unireplknet.deploy.exported.Exported", Merged)
+    monkeypatch.setattr("unireplknet.deploy.exported.Exported.open", staticmethod(Merged))
     assert float(rows()["model.onnx"].rpartition(" ")[2]) < 1e-4
     monkeypatch.setattr(Merged, "load_model", lambda self: run.first_model())
     assert float(rows()["model.onnx"].rpartition(" ")[2]) > 1e-2

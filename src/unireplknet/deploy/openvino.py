@@ -50,7 +50,7 @@ class OpenVinoNetwork(FileNetwork):
             raise UserError(f"{path.with_suffix('.bin')} is missing: OpenVINO's weights lie in a file of their own")
         core = openvino.Core()
         core.set_property({"ENABLE_MMAP": False})  # a file that is mapped cannot be replaced everywhere
-        # By default OpenVINO computes in bfloat16 on processors that can, 1e-3 away.
+        # By default OpenVINO computes in bfloat16 on processors that can.
         settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
         try:
             model = core.read_model(path)

@@ -9,6 +9,7 @@ from torch import Tensor
 from unireplknet.deploy.describe import names_of, recipe_of
 from unireplknet.deploy.graph import HALF, Content, FileNetwork, one_line
 from unireplknet.errors import UserError
+from unireplknet.nn.blocks import reparameterize
 
 
 def write_safetensors(content: Content, path: Path) -> None:
@@ -46,7 +47,7 @@ class SafetensorsNetwork(FileNetwork):
         except Exception as error:
             raise UserError(f"{path} is not a safetensors file: {one_line(error)}") from error
         recipe = recipe_of(self.metadata, path)
-        self.network = recipe.build(names_of(self.metadata)).reparameterize().eval()
+        self.network = reparameterize(recipe.build(names_of(self.metadata))).eval()
         try:
             self.network.load_state_dict(state)
         except RuntimeError as error:

@@ -474,7 +474,7 @@ def stages(material: Material) -> Section:
 
 def exports(material: Material) -> Section:
     """Which files were made of the run, and whether they still agree with it."""
-    found = sorted(p for p in material.run.path.glob("model.*") if p.name != "model.safetensors")
+    found = sorted(p for p in material.run.path.glob("model[.-]*") if p.name != "model.safetensors")
     if not found:
         return Section("export", "Export", [Text("Not exported.")])
     rows = []
@@ -496,7 +496,7 @@ def _agreement(material: Material, path: Path) -> str:
     try:
         loader = build_loader(material.recipe, material.data.splits["val"])
         maps = next(batch.maps for batch in loader if len(batch.maps))[:16]
-        error = relative_error(Exported(path).load_model(), material.run.load_model(), maps)
+        error = relative_error(Exported.open(path).load_model(), material.run.load_model(), maps)
     except UserError as problem:
         return f"not checked: {problem}"
     except Exception as problem:  # other makers' files may fail anywhere in the runtime
