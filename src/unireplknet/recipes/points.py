@@ -25,8 +25,9 @@ def furniture() -> Recipe:
 
     Command: unireplknet fetch furniture && unireplknet train furniture --data data/furniture
     Hardware: a CPU; two cores are enough.
-    Time: about a minute (estimate).
-    Score: measured by benchmarks/points_runs.py; not run as a whole yet.
+    Time: about a minute.
+    Score: 77.1% overall accuracy over five repeats of five folds (75.2 to 78.8 from repeat to repeat), mean over the
+        classes 74.7%; a forest on hand-made features on the same folds 75.3%. Run: benchmarks/results/points_runs.json.
     """
     return Recipe(
         "furniture",
