@@ -68,6 +68,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["pack", "nowhere", "out"], "nowhere is not a folder"),
         (["pack", "x", "y", "--shard-size", "large"], "'large' is not a size such as 256MB"),
         (["pack", "x", "y", "--modality", "smell"], "invalid choice: 'smell'"),
+        (["pack", "x", "y", "--modality", "segment"], "invalid choice: 'segment'"),
         (
             ["train", "folder", "--data.source", "shards", "--data", "nowhere"],
             "nowhere does not exist; expected a folder",

@@ -34,7 +34,9 @@ def pack(words: list[str]) -> None:
     parser = Parser("pack", first_line(pack))
     parser.add_argument("folder", metavar="FOLDER", help="FOLDER/CLASS/FILE, or FOLDER/{train,val,test}/CLASS/FILE")
     parser.add_argument("out", metavar="OUT", help="the folder to make; it must not exist")
-    parser.add_argument("--modality", choices=MODALITIES, default="image", help="whose files to pack; default: image")
+    # What masks and boxes belong to does not lie in a folder for each class.
+    named = [name for name, (kind, _) in MODALITIES.items() if getattr(kind(), "task", "") in ("", "classification")]
+    parser.add_argument("--modality", choices=named, default="image", help="whose files to pack; default: image")
     parser.add_argument(
         "--shard-size", type=_parse_size, default="256MB", help="largest size, such as 1GB; default: 256MB"
     )
