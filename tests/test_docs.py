@@ -67,6 +67,7 @@ class Reached(Exception):
 
 WORK = (
     "unireplknet.demo.run_demo",
+    "unireplknet.deploy.contest.run_contest",
     "unireplknet.doctor.examine",
     "unireplknet.fetch.fetch",
     "unireplknet.inspection.find_subject",

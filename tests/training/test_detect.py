@@ -291,7 +291,7 @@ def test_export_says_that_it_does_not_write_detectors(
     detecting: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["export", str(detecting.path), "--out", str(tmp_path / "a.onnx")]) == 2
-    assert "is for detection; export writes networks that classify or forecast" in capsys.readouterr().err
+    assert "is for detection; export writes networks that classify, forecast or segment" in capsys.readouterr().err
     assert main(["evaluate", str(detecting.path), "--sliding"]) == 2
     assert "--multi-scale and --sliding are for masks" in capsys.readouterr().err
 

@@ -98,7 +98,7 @@ def export_run(
     """
     target, recipe = find_target(to, precision), run.recipe
     if recipe.task == "detection":
-        raise UserError(f"{run.path} finds objects, which export does not write; predict and evaluate use the run")
+        raise UserError(f"{run.path} is for detection; export writes networks that classify, forecast or segment")
     ending = target.suffix if precision == "fp32" else f"-{precision}{target.suffix}"
     report = Report(run.path / f"{target.stem}{ending}" if path is None else path)
     if report.path.resolve() == (run.path / "model.safetensors").resolve():

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from timm.data import Mixup
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
@@ -169,7 +170,7 @@ class Task(pl.LightningModule, ABC):
         scores = cast("dict[str, Metric]", self.raw_scores if raw else self.scores)
         if size:
             outputs = network(batch.maps)
-            if not outputs.isfinite().all():
+            if not all(part.isfinite().all() for part in tree_leaves(outputs)):
                 raise UserError(
                     f"the network gives no finite numbers on the val split after step {self.global_step};"
                     " a lower optim.lr or an optim.clip_grad may help"
