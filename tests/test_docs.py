@@ -194,7 +194,7 @@ def test_what_is_not_checked_is_there() -> None:
     assert set(NOT_COMMANDS) <= firsts
     lines = [" ".join(words) for _, line in ALL for words in parts(line)]
     assert [start for start in NOT_CHECKED if not any(line.startswith(start) for line in lines)] == []
-    assert {language for page in PAGES for language, _ in blocks(page)} <= {"", "bash", "sh", "python"}
+    assert {language for page in PAGES for language, _ in blocks(page)} <= {"", "bash", "sh", "python", "text"}
 
 
 def test_every_command_is_in_the_documentation() -> None:
