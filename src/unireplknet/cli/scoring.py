@@ -54,8 +54,7 @@ def report(run: Any, split: str = "", data: str = "") -> None:
     else:
         accuracies = f"top-1 {summary['top1']:.2%}, mean over classes {summary['mean_class_accuracy']:.2%}"
         say(f"{split}: {accuracies}, top-5 {summary['top5']:.2%} of {summary['samples']} samples")
-    if summary["unreadable"]:
-        say(f"{len(summary['unreadable'])} unreadable samples were left out")
+    _tell_left_out(summary)
     say(f"written: {run.path / f'evaluation-{split}.json'}, {run.path / f'confusion-{split}.png'}")
 
 
@@ -82,8 +81,7 @@ def _report_masks(
         iou = "   -   " if row["iou"] is None else f"{row['iou']:7.2%}"
         say(f"  {name:{width}}  {iou}  of {row['pixels']} pixels")
     say(f"mean IoU {summary['miou']:.2%}, pixels {summary['pixel_accuracy']:.2%} of {summary['images']} images")
-    if summary["unreadable"]:
-        say(f"{len(summary['unreadable'])} unreadable samples were left out")
+    _tell_left_out(summary)
     say(f"written: {file}")
 
 
@@ -99,9 +97,13 @@ def _report_boxes(run: Any, split: str, data: str) -> None:
     for kind, figures in scores.figures.items():
         said = (f"{name.upper().replace('_', ' ')} {_percent(value).strip()}" for name, value in figures.items())
         say(f"{kind}: {', '.join(said)} of {summary['objects']} objects in {summary['images']} images")
+    _tell_left_out(summary)
+    say(f"written: {file}")
+
+
+def _tell_left_out(summary: dict[str, Any]) -> None:
     if summary["unreadable"]:
         say(f"{len(summary['unreadable'])} unreadable samples were left out")
-    say(f"written: {file}")
 
 
 def _percent(value: float | None) -> str:

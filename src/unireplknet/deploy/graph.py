@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -125,7 +126,7 @@ def _computing_in(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     return _InHalf(model, dtype)
 
 
-class FileNetwork(nn.Module):
+class FileNetwork(nn.Module, ABC):
     """An exported file as a module, run by its own runtime on the CPU.
 
     Attributes:
@@ -149,9 +150,9 @@ class FileNetwork(nn.Module):
             raise UserError(f"{self.runtime} refuses maps of shape {shape}: {one_line(error)}") from error
         return outputs.to(maps.device)
 
+    @abstractmethod
     def run(self, maps: Tensor) -> Tensor:
         """The outputs for maps on the CPU."""
-        raise NotImplementedError
 
 
 def one_line(error: BaseException) -> str:

@@ -53,6 +53,10 @@ class SafetensorsNetwork(FileNetwork):
         except RuntimeError as error:
             raise UserError(f"{path} holds other weights than its metadata say: {one_line(error)}") from error
 
-    def forward(self, maps: Tensor) -> Tensor:
-        """The outputs for maps (B, C, H, W)."""
+    def run(self, maps: Tensor) -> Tensor:
+        """The outputs for maps, where the network is."""
         return self.network(maps)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """The outputs for maps (B, C, H, W): a network of PyTorch needs no way over the CPU."""
+        return self.run(maps)

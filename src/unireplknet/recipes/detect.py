@@ -114,8 +114,7 @@ def scene_boxes() -> Recipe:
     Command: unireplknet fetch scenes && unireplknet train scene_boxes --data data/scenes
     Hardware: a CPU; two cores are enough.
     Time: 24 minutes on one core of a busy machine.
-    Score: 6.5% box AP, 13.2% AP50 on the test split, one seed, by this command alone: no result file holds it. Smileys
-        and flags have 20% and 18% AP, the other six categories 1.5% to 3.1%; val was still rising at the end.
+    Score: not measured yet; benchmarks/scene_runs.py is to. A first run ended with val still rising.
     """
     recipe = boxes()
     recipe.name = "scene_boxes"

@@ -23,7 +23,7 @@ from unireplknet.modalities.boxes import BoxSplit, Objects
 from unireplknet.modalities.folder import distinct_stems, find_inputs
 from unireplknet.modalities.picture import panels
 from unireplknet.models.detector import Detector
-from unireplknet.training.evaluate import best_device
+from unireplknet.training.evaluate import best_device, choose_split
 from unireplknet.training.loader import build_loader
 from unireplknet.training.recipe import Recipe, shorten
 from unireplknet.training.run import Run
@@ -198,9 +198,7 @@ def evaluate(run: Run, name: str = "", path: str = "") -> tuple[Path, BoxScores]
         UserError: There is no such split, or none of its samples could be read.
     """
     data, recipe = run.load_data(path), run.recipe
-    name = name or ("test" if "test" in data.splits else "val")
-    if name not in data.splits:
-        raise UserError(f"the data of {run.path} have no {name} split, only {', '.join(data.splits)}")
+    name = choose_split(run, data, name)
     masks = recipe.model.detector == "mask_rcnn"
     scores = score(run.load_model(), build_loader(recipe, data.splits[name]), len(run.classes), masks)
     file = run.path / f"evaluation-{name}.json"
