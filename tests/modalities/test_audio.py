@@ -147,6 +147,19 @@ def test_long_sounds_are_cut_to_their_middle_and_short_ones_repeated() -> None:
     assert AudioInput(fill="repeat").to_map(wave[:5]).isfinite().all()  # less than a window
 
 
+@pytest.mark.parametrize("seconds", [0.3, 3.0])
+def test_clips_are_spread_over_the_sound(seconds: float) -> None:
+    wave = torch.randn(round(8000 * seconds), generator=torch.Generator().manual_seed(0))
+    inputs = AudioInput(rate=8000, frames=32, mels=20, clips=3)
+    views = inputs.to_views(wave)
+    assert views.shape == (3, *inputs.shape)
+    rest = max(0, len(wave) - inputs.samples)
+    for view, part in zip(views, (1 / 6, 1 / 2, 5 / 6), strict=True):
+        assert torch.equal(view, inputs.to_map(wave[int(rest * part) :][: inputs.samples]))
+    assert torch.equal(views[1], inputs.to_map(wave))
+    assert torch.equal(AudioInput(rate=8000, frames=32, mels=20).to_views(wave)[0], inputs.to_map(wave))
+
+
 def test_levels_of_bands_take_a_filter_away() -> None:
     """A filter of short response multiplies each band by a constant: its mean takes that out."""
     wave = torch.randn(40000, generator=torch.Generator().manual_seed(0))

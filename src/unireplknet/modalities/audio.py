@@ -32,6 +32,7 @@ class AudioInput:
     Args:
         rate: Samples a second; sounds of other rates are resampled.
         frames: Height of the map: time steps. A longer sound is cut to its middle.
+        clips: How many parts of a longer sound, evenly spread, have their probabilities averaged in the end.
         mels: Width of the map: frequency bands of equal width on the mel scale.
         low: Lowest frequency in Hz.
         high: Highest frequency in Hz; 0 or less counts from half the rate.
@@ -48,6 +49,7 @@ class AudioInput:
 
     rate: int = 16000
     frames: int = 128
+    clips: int = 1
     mels: int = 128
     low: float = 20.0
     high: float = 0.0
@@ -77,7 +79,7 @@ class AudioInput:
     def __post_init__(self) -> None:
         if self.channels != 1:
             raise UserError(f"input.channels is {self.channels}; sounds give maps of 1 channel")
-        for name in ("rate", "frames", "mels", "window", "shift", "std"):
+        for name in ("rate", "frames", "clips", "mels", "window", "shift", "std"):
             if getattr(self, name) <= 0:
                 raise UserError(f"input.{name} is {getattr(self, name)}; expected more than 0")
         if not 0 <= self.low < self.top <= self.rate / 2:
@@ -140,7 +142,22 @@ class AudioInput:
         Returns:
             A float32 tensor of shape (1, frames, mels).
         """
-        start = max(0, len(wave) - self.samples) // 2
+        return self._clip(wave, 0.5)
+
+    def to_views(self, wave: Tensor) -> Tensor:
+        """The maps of several parts of a sound, whose probabilities are to be averaged.
+
+        Args:
+            wave: Samples at ``rate``, shape (N,).
+
+        Returns:
+            A float32 tensor of shape (clips, 1, frames, mels).
+        """
+        return torch.stack([self._clip(wave, (number + 0.5) / self.clips) for number in range(self.clips)])
+
+    def _clip(self, wave: Tensor, offset: float) -> Tensor:
+        """The map of the part that lies ``offset``, 0 to 1, of the way from the first to the last possible one."""
+        start = int(max(0, len(wave) - self.samples) * offset)
         return self.lay_out(self.normalise(self.spectrogram(wave[start : start + self.samples])))
 
     def spectrogram(self, wave: Tensor) -> Tensor:
