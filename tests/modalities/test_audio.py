@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -147,17 +148,26 @@ def test_long_sounds_are_cut_to_their_middle_and_short_ones_repeated() -> None:
     assert AudioInput(fill="repeat").to_map(wave[:5]).isfinite().all()  # less than a window
 
 
-@pytest.mark.parametrize("seconds", [0.3, 3.0])
-def test_clips_are_spread_over_the_sound(seconds: float) -> None:
-    wave = torch.randn(round(8000 * seconds), generator=torch.Generator().manual_seed(0))
-    inputs = AudioInput(rate=8000, frames=32, mels=20, clips=3)
+def test_clips_are_spread_over_a_long_sound() -> None:
+    wave = torch.randn(24000, generator=torch.Generator().manual_seed(0))
+    inputs = AudioInput(rate=8000, frames=32, mels=20, fill="repeat", clips=3)
     views = inputs.to_views(wave)
     assert views.shape == (3, *inputs.shape)
-    rest = max(0, len(wave) - inputs.samples)
+    rest = len(wave) - inputs.samples
     for view, part in zip(views, (1 / 6, 1 / 2, 5 / 6), strict=True):
         assert torch.equal(view, inputs.to_map(wave[int(rest * part) :][: inputs.samples]))
     assert torch.equal(views[1], inputs.to_map(wave))
     assert torch.equal(AudioInput(rate=8000, frames=32, mels=20).to_views(wave)[0], inputs.to_map(wave))
+
+
+def test_clips_of_a_short_sound_begin_where_it_is_repeated() -> None:
+    wave = torch.randn(200 + 23 * 80, generator=torch.Generator().manual_seed(0))  # 24 frames
+    inputs = AudioInput(rate=8000, frames=32, mels=20, clips=3)
+    zeros = inputs.to_views(wave)
+    assert torch.equal(zeros, inputs.to_map(wave).expand(3, -1, -1, -1))
+    rows = replace(inputs, fill="repeat").to_views(wave)[:, 0]
+    for number, view in enumerate(rows):
+        assert torch.equal(view, torch.cat([zeros[0, 0, :24]] * 3)[8 * number :][:32])
 
 
 def test_levels_of_bands_take_a_filter_away() -> None:
@@ -256,6 +266,7 @@ def test_masks_are_one_stretch_of_at_most_their_width(time_mask: int, frequency_
     [
         ({"channels": 2}, "input.channels is 2; sounds give maps of 1 channel"),
         ({"rate": 0}, "input.rate is 0; expected more than 0"),
+        ({"clips": 0}, "input.clips is 0; expected more than 0"),
         ({"high": 9000}, "between 0 and 8000 Hz"),
         ({"low": 5000, "high": 4000}, "low has to be below high"),
     ],

@@ -32,7 +32,8 @@ class AudioInput:
     Args:
         rate: Samples a second; sounds of other rates are resampled.
         frames: Height of the map: time steps. A longer sound is cut to its middle.
-        clips: How many parts of a longer sound, evenly spread, have their probabilities averaged in the end.
+        clips: How many parts of a longer sound, evenly spread, have their probabilities averaged in the end; of a
+            shorter one that is repeated, how many rows to begin with.
         mels: Width of the map: frequency bands of equal width on the mel scale.
         low: Lowest frequency in Hz.
         high: Highest frequency in Hz; 0 or less counts from half the rate.
@@ -153,12 +154,21 @@ class AudioInput:
         Returns:
             A float32 tensor of shape (clips, 1, frames, mels).
         """
-        return torch.stack([self._clip(wave, (number + 0.5) / self.clips) for number in range(self.clips)])
+        count = self.clips
+        return torch.stack([self._clip(wave, (number + 0.5) / count, number / count) for number in range(count)])
 
-    def _clip(self, wave: Tensor, offset: float) -> Tensor:
-        """The map of the part that lies ``offset``, 0 to 1, of the way from the first to the last possible one."""
-        start = int(max(0, len(wave) - self.samples) * offset)
-        return self.lay_out(self.normalise(self.spectrogram(wave[start : start + self.samples])))
+    def _clip(self, wave: Tensor, offset: float, turn: float = 0.0) -> Tensor:
+        """The map of a part of a sound.
+
+        Args:
+            wave: The sound.
+            offset: Where in a long sound the part lies: 0 is its begin, 1 its end.
+            turn: Where in a short sound the map begins, as a part of its length, if it is repeated.
+        """
+        rest = max(0, len(wave) - self.samples)
+        start = int(rest * offset)
+        logs = self.normalise(self.spectrogram(wave[start : start + self.samples]))
+        return self.lay_out(logs, 0 if rest else int(len(logs) * turn))
 
     def spectrogram(self, wave: Tensor) -> Tensor:
         """:func:`log_mel` with this input's settings; a sound shorter than one window is padded to it."""

@@ -110,7 +110,17 @@ def speakers() -> Recipe:
         model=_small(),
         data=Data("folder", workers=1),
         input=AudioInput(
-            rate=8000, frames=160, mels=40, low=100, high=3800, window=32, fill="repeat", span=60, mean=-4.0, std=3.5
+            rate=8000,
+            frames=160,
+            clips=4,
+            mels=40,
+            low=100,
+            high=3800,
+            window=32,
+            fill="repeat",
+            span=60,
+            mean=-4.0,
+            std=3.5,
         ),
         augment=AudioAugment(speed=0.1, tempo=0.1, noise=0.1, time_mask=12, frequency_mask=4),
         optim=Optim(epochs=30, batch_size=16, lr=2e-3, warmup_epochs=2, ema=0.99),
