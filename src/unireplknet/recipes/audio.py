@@ -122,8 +122,8 @@ def speakers() -> Recipe:
             mean=-4.0,
             std=3.5,
         ),
-        augment=AudioAugment(speed=0.1, tempo=0.1, noise=0.1, time_mask=12, frequency_mask=4),
-        optim=Optim(epochs=30, batch_size=16, lr=2e-3, warmup_epochs=2, ema=0.99),
+        augment=AudioAugment(tempo=0.2, noise=0.1, time_mask=12, frequency_mask=4),  # pitch tells speakers apart
+        optim=Optim(epochs=30, batch_size=16, lr=2e-3, warmup_epochs=2, mixup=0.2, ema=0.99),
         trainer=Trainer(select="loss"),
     )
 
