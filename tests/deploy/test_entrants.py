@@ -1,4 +1,3 @@
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -6,6 +5,7 @@ import pytest
 import torch
 
 import unireplknet
+from tests.deploy.compiler import compiler
 from tests.nn.helpers import randomise, relative_error
 from unireplknet.deploy import export_network, export_onnx
 from unireplknet.deploy.entrants import (
@@ -25,8 +25,6 @@ from unireplknet.errors import UserError
 from unireplknet.training.run import Run
 
 SMALL = Manner(size=32, layout="contiguous")
-
-compiler = pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++", "cl"))), reason="no C++ compiler")
 
 
 @pytest.fixture(scope="module")
