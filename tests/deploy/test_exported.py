@@ -227,10 +227,10 @@ def settings_of(modality: str, root: Path) -> tuple[Recipe, list[str]]:
         data=Data("folder", str(root), val_fraction=0.25),
         input=inputs,
         augment=next(augment for kind, augment in MODALITIES.values() if kind is type(inputs))(),
-        optim=Optim(epochs=2, batch_size=4, lr=1e-2, warmup_epochs=1, ema=0.5),
+        optim=Optim(epochs=6, batch_size=4, lr=1e-2, warmup_epochs=1, ema=0.5),
         trainer=Trainer(select="loss", progress=False, accelerator="cpu"),
     )
-    return recipe, [str(root / "one")]
+    return recipe, [str(root / "one"), str(root / "two")]
 
 
 @pytest.mark.slow
@@ -249,7 +249,7 @@ def test_every_modality_through_the_command_line(
         found = json.loads(capsys.readouterr().out)
         if modality == "series":
             return np.genfromtxt(found[0]["table"], delimiter=",", skip_header=1)[:, 2:]
-        assert len(found) == 12
+        assert len(found) == 24
         return np.array([[p for _, p in sorted(zip(f["classes"], f["probabilities"], strict=True))] for f in found])
 
     wanted, scores = predicted(run), evaluation(run)
