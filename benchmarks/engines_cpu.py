@@ -14,11 +14,12 @@ from pathlib import Path
 from _common import RESULTS, settle_allocator
 
 from unireplknet.deploy.contest import Settings, run_contest, table
-from unireplknet.deploy.entrants import ENGINES, Manner
+from unireplknet.deploy.entrants import Manner
 from unireplknet.files import write_text
 from unireplknet.insight.tradeoff import draw_tradeoff
 
 MODELS = ("unireplknet_a", "convnextv2_atto", "unireplknet_f", "convnextv2_femto", "unireplknet_t", "convnext_tiny")
+ENGINES = ("eager", "compiled", "onnxruntime", "openvino")
 
 
 def main() -> None:

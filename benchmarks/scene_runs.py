@@ -3,11 +3,13 @@
     unireplknet fetch scenes
     python benchmarks/scene_runs.py --data data/scenes                  # what is missing in results/scene_runs.json
     python benchmarks/scene_runs.py --data data/scenes --only boxes --networks K=13 --seeds 0
+    python benchmarks/scene_runs.py --data data/scenes --keep runs/scenes      # runs/scenes/masks-K=13-0-8 and so on
 
 Decoder or detector, augmentation, schedule and steps are those of the recipes ``scenes`` and ``scene_boxes`` with stems
 of stride 4 and fewer epochs, the same for each network: about five minutes of one core a training (an estimate), which
 --epochs changes. The epoch is chosen on the val part, the test part scored once, and every training is noted when it is
-done. Trainings of other lengths are other rows.
+done; what is noted is not trained again, whether its run was kept or not. Trainings of other lengths are other rows.
+Runs that are kept go on where they were interrupted, and benchmarks/receptive_fields.py looks into them.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ import json
 import logging
 import statistics
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -116,6 +119,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
     parser.add_argument("--epochs", type=int, default=0, help="default: about five minutes a training")
     parser.add_argument("--workers", type=int, default=0, help="processes that prepare samples")
+    parser.add_argument("--keep", metavar="DIR", type=Path, help="keep the runs, as DIR/TASK-NETWORK-SEED-EPOCHS")
     options = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     cells = [
@@ -128,7 +132,8 @@ def main() -> None:
     known = {(row["task"], row["network"], row["seed"], row["epochs"]) for row in rows}
     for cell in (bar := tqdm([cell for cell in cells if cell not in known])):
         bar.set_description("{} {} seed {} {} epochs".format(*cell))
-        rows.append(train(recipe_of(*cell, options.data, options.workers), *cell))
+        with run_folder(cell, options.keep) as folder:
+            rows.append(train(recipe_of(*cell, options.data, options.workers), folder, *cell))
         write_result(FILE.stem, {"command": "python benchmarks/scene_runs.py --data data/scenes", "rows": rows})
     print(table(rows))
 
@@ -145,22 +150,33 @@ def recipe_of(task: str, network: str, seed: int, epochs: int, data: Path, worke
     return recipe
 
 
-def train(recipe: Recipe, task: str, network: str, seed: int, epochs: int) -> dict[str, Any]:
-    """Train and score once."""
+@contextmanager
+def run_folder(cell: tuple[str, str, int, int], keep: Path | None) -> Iterator[Path]:
+    """Where the run of a cell goes: to stay, or to be gone afterwards."""
+    if keep is not None:
+        yield keep / "-".join(map(str, cell))
+        return
     with tempfile.TemporaryDirectory() as folder:
-        run = fit(recipe, Path(folder) / "run")
-        model, results = run.load_model(), run.results
-        return {
-            "task": task,
-            "network": network,
-            "seed": seed,
-            "epochs": epochs,
-            "score": round(STUDIES[task].read(run), 3),
-            "backbone_parameters": count_params(reparameterize(model.backbone)),
-            "parameters": results["parameters"],
-            "best_epoch": results["best_epoch"],
-            "seconds": round(results["seconds"]),
-        }
+        yield Path(folder) / "run"
+
+
+def train(recipe: Recipe, folder: Path, task: str, network: str, seed: int, epochs: int) -> dict[str, Any]:
+    """Train, unless the folder holds the finished run, and score once."""
+    kept = Run(folder)
+    done = kept.finished and kept.recipe.settings() == recipe.settings()
+    run = kept if done else fit(recipe, folder)
+    model, results = run.load_model(), run.results
+    return {
+        "task": task,
+        "network": network,
+        "seed": seed,
+        "epochs": epochs,
+        "score": round(STUDIES[task].read(run), 3),
+        "backbone_parameters": count_params(reparameterize(model.backbone)),
+        "parameters": results["parameters"],
+        "best_epoch": results["best_epoch"],
+        "seconds": round(results["seconds"]),
+    }
 
 
 def table(rows: list[dict[str, Any]]) -> str:

@@ -1,6 +1,8 @@
 """The pictures of networks and runs, through the command line; what they show is checked in tests/insight."""
 
 import json
+import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import soundfile
 import torch
 from PIL import Image
 
+from tests import objects, scenes
 from tests.modalities.test_frames import write_video
 from tests.nn.helpers import randomise
 from tests.runs import tiny_recipe
@@ -18,8 +21,10 @@ from unireplknet.insight import seen
 from unireplknet.inspection import find_subject, look_at_attribution, look_at_fields
 from unireplknet.modalities import MODALITIES
 from unireplknet.modalities.audio import AudioInput
+from unireplknet.modalities.detect import DetectInput
 from unireplknet.modalities.image import ImageInput
 from unireplknet.modalities.points import PointsInput
+from unireplknet.modalities.segment import SegmentInput
 from unireplknet.modalities.series import SeriesInput
 from unireplknet.modalities.video import VideoInput
 from unireplknet.training.recipe import Data, Model, Recipe, Trainer
@@ -92,6 +97,40 @@ def test_field_of_a_run_beside_another_network(trained: Run, tmp_path: Path) -> 
     assert mine.images == 3
     assert other.scores.shape == (64, 64)
     assert [row["trained"] for row in json.loads((tmp_path / "field.json").read_text())] == [True, False]
+
+
+@pytest.mark.parametrize("task", ["segmentation", "detection"])
+def test_field_under_a_decoder_or_detector(task: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("segmentation_models_pytorch" if task == "segmentation" else "torchvision")
+    if task == "segmentation":
+        root = scenes.write_scenes(tmp_path / "data")
+        inputs, data = SegmentInput(size=32, short=32), Data("masks", str(root), val_fraction=0.25)
+        model, sizes = {"decoder": "unet", "decoder_width": 64}, {(32, 32): 3}
+    else:
+        # Their shorter side becomes 48, or their longer one 80; then they are filled up to multiples of 32.
+        root = objects.write_objects(tmp_path / "data", sizes=((48, 64), (48, 100), (48, 64)))
+        inputs, data = DetectInput(short=48, long=80), Data("coco", str(root), val_fraction=0.25)
+        model = {"decoder_width": 16, "anchors": (8, 16, 32, 64), "head_width": 16}
+        sizes = Counter(
+            (64, 96) if item.size == (100, 48) else (64, 64) for item in data.load(inputs).splits["val"].items
+        )
+    run = untrained_run(tmp_path / "run", inputs, data.load(inputs).names, data, **model)
+    assert main(["inspect", "field", str(run.path), "--out", str(tmp_path)]) == 0
+    (found,) = json.loads((tmp_path / "field.json").read_text())
+    assert (tuple(found["pixels"]), found["images"]) in sizes.items()
+    assert found["images"] == max(sizes.values())
+    subject = find_subject(str(run.path))
+    before = subject.before_training()
+    wanted = run.first_model().backbone.state_dict()
+    assert all(torch.equal(value, wanted[key]) for key, value in before.backbone.state_dict().items())
+    alike = tmp_path / "alike"
+    alike.mkdir()
+    for name in ("00.png", "06.png"):
+        shutil.copy(root / "images" / name, alike)
+    first, then = look_at_fields([before, subject], tmp_path, str(alike), count=2)
+    assert (first.name, then.name) == (f"{run.path}, untrained", str(run.path))
+    assert first.images == then.images == 2
+    assert not np.allclose(first.scores, then.scores)
 
 
 def test_fields_over_files(trained: Run, tmp_path: Path) -> None:

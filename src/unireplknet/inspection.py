@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,13 +20,19 @@ from unireplknet.insight.field import Field, draw_fields, last_map, open_branche
 from unireplknet.insight.gallery import Shown
 from unireplknet.insight.kernels import draw_kernels, first_of_each_stage, reparam_blocks, summarise
 from unireplknet.modalities import MODALITIES
+from unireplknet.modalities.boxes import Objects
 from unireplknet.modalities.folder import Draw, MapDataset, find_inputs
+from unireplknet.modalities.masks import Pair
 from unireplknet.modalities.picture import heat, panels
+from unireplknet.models.detector import Detector
 from unireplknet.models.variants import VARIANTS
 from unireplknet.training.evaluate import Scores, choose_split, score_split, show_mistakes
 from unireplknet.training.labels import class_probabilities
 from unireplknet.training.recipe import nearest
 from unireplknet.training.run import Run
+
+UNMARKED: dict[str, Callable[[Path], Any]] = {"segmentation": Pair, "detection": Objects}
+"""How a file becomes an item of which nothing more is known, by task; elsewhere it is one."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +55,8 @@ class Subject:
 
     @property
     def backbone(self) -> nn.Module:
-        """The part that looks at maps: the whole, or what a forecaster has between embedding and head."""
+        """The part that looks at maps: the whole, what a forecaster has between embedding and head, or what is under
+        a decoder or detector."""
         return getattr(self.model, "backbone", self.model)
 
     def read(self, file: str | Path) -> Tensor:
@@ -60,9 +68,26 @@ class Subject:
         if not Path(file).is_file():
             raise UserError(f"{file} is not a file")
         try:
-            return self.inputs.to_map(self.inputs.read(Path(file)))
+            item = UNMARKED.get(getattr(self.inputs, "task", ""), Path)(Path(file))
+            made = self.inputs.to_map(self.inputs.read(item))
         except Exception as error:  # decoders raise anything
             raise UserError(f"{file} cannot be read: {error}") from error
+        return self.as_seen(made[0] if isinstance(made, tuple) else made)
+
+    def as_seen(self, sample: Tensor) -> Tensor:
+        """What the backbone sees of a map (C, H, W): detectors scale maps themselves."""
+        return self.model.scaled(sample) if isinstance(self.model, Detector) else sample
+
+    def before_training(self) -> Subject:
+        """The network of a run with the weights that its seed gives.
+
+        Raises:
+            UserError: It is not of a run.
+        """
+        if self.run is None:
+            raise UserError(f"{self.name} is not a run folder")
+        first = self.run.first_model().requires_grad_(False)
+        return replace(self, name=f"{self.name}, untrained", model=first, trained=False)
 
 
 def find_subject(word: str, pretrained: bool = False, kernel: int = 0) -> Subject:
@@ -127,7 +152,7 @@ def look_at_fields(
         subjects: The networks.
         folder: Where ``field.png`` and ``field.json`` go.
         images: A folder of files to average over. By default a run is shown the val samples of its data, and the others
-            images of random numbers.
+            images of random numbers. Of images of several sizes those of the most frequent one are taken.
         count: How many images to average over at most.
         size: Height and width of images, in pixels; a run has its own.
         data: Where the data of runs lie now, if they have moved.
@@ -163,14 +188,16 @@ def _images(subject: Subject, folder: str, size: int, data: str) -> tuple[Callab
         return lambda i: looking.read(files[i]), len(files)
     assert run is not None
     samples = MapDataset(run.load_data(data).splits["val"], inputs.read, inputs.to_map)
-    readable = [i for i in range(len(samples)) if samples[Draw(0, i)].map is not None]
+    maps = (samples[Draw(0, i)].map for i in range(len(samples)))
+    shapes = {i: subject.as_seen(map).shape for i, map in enumerate(maps) if map is not None}
+    alike = [i for i, shape in shapes.items() if shape == statistics.mode(shapes.values())]
 
     def sample(number: int) -> Tensor:
-        found = samples[Draw(0, readable[number])].map
+        found = samples[Draw(0, alike[number])].map
         assert found is not None
-        return found
+        return subject.as_seen(found)
 
-    return sample, len(readable)
+    return sample, len(alike)
 
 
 def look_at_kernels(subject: Subject, folder: Path, everything: bool = False) -> list[dict[str, Any]]:

@@ -5,10 +5,24 @@ import pytest
 import torch
 
 import unireplknet
+from tests.deploy.compiler import compiler
 from tests.nn.helpers import randomise, relative_error
-from unireplknet.deploy import export_onnx
-from unireplknet.deploy.entrants import FileEntrant, Manner, NetworkEntrant, find_entrant, load_file, unverified_onnx
+from unireplknet.deploy import export_network, export_onnx
+from unireplknet.deploy.entrants import (
+    ENGINES,
+    FILES,
+    FileEntrant,
+    Manner,
+    NetworkEntrant,
+    WeightsEntrant,
+    find_entrant,
+    load_file,
+    write_unverified,
+)
+from unireplknet.deploy.exported import export_run
+from unireplknet.deploy.targets import SUFFIXES, TARGETS
 from unireplknet.errors import UserError
+from unireplknet.training.run import Run
 
 SMALL = Manner(size=32, layout="contiguous")
 
@@ -154,19 +168,105 @@ def test_file_runs_in_its_own_engine_where_none_is_wanted(file: Path) -> None:
 
 
 def test_fixed_size_of_a_file_wins(tmp_path: Path) -> None:
-    (tmp_path / "a.onnx").write_bytes(unverified_onnx(torch.nn.Conv2d(3, 2, 1), (3, 32, 64)))
+    write_unverified(torch.nn.Conv2d(3, 2, 1), (3, 32, 64), TARGETS["onnx"], tmp_path / "a.onnx")
     assert find_entrant(str(tmp_path / "a.onnx"), Manner(size=48)).shape == (3, 32, 64)
 
 
 def test_precision_that_does_not_run_is_refused(file: Path) -> None:
     maps, half = torch.randn(2, 3, 32, 32), Manner(dtype="fp16")
-    with pytest.raises(UserError, match="onnxruntime runs exported files in fp32"):
+    with pytest.raises(UserError, match="onnxruntime runs a file in the precision that it has"):
         load_file(file, "onnxruntime", maps, half)
     openvino = pytest.importorskip("openvino")
     if "FP16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         pytest.skip("this CPU computes in float16")
     with pytest.raises(UserError, match=r"OpenVINO runs in b?f[0-9]+ on this CPU, not in f16"):
         load_file(file, "openvino", maps, half)
+
+
+def test_every_format_of_export_can_be_timed() -> None:
+    assert FILES.keys() == SUFFIXES.keys()
+
+
+def check_pt2(to: str, network: unireplknet.UniRepLKNet, path: Path, engines: tuple[str, ...]) -> None:
+    """A file tells which engines run it, and each gives the outputs of the network."""
+    export_network(network, path, (3, 40, 40), to, metadata={"input_shape": "[3, 40, 40]"})
+    entrant = find_entrant(str(path), Manner())
+    assert entrant.engines(ENGINES) == engines
+    assert entrant.engines(("onnxruntime",)) == engines[:1]
+    assert entrant.shape == (3, 40, 40)
+    assert find_entrant(str(path), Manner(size=64)).shape == (3, 64, 64)
+    maps = torch.randn(2, 3, 40, 40)
+    with torch.no_grad():
+        assert relative_error(load_file(path, engines[0], maps, Manner())(), network(maps)) < 2e-5
+    ready = entrant.prepare(engines[0], 3, path.parent)
+    assert ready.call().shape == (3, 5)
+    assert not ready.call().requires_grad
+    assert (ready.peak is not None) == (engines[0] == "eager")
+    with pytest.raises(UserError, match=f"{engines[0]} runs a file in the precision that it has"):
+        load_file(path, engines[0], maps, Manner(dtype="bf16"))
+
+
+def test_graph_of_torch_export(network: unireplknet.UniRepLKNet, tmp_path: Path) -> None:
+    check_pt2("torch-export", network, tmp_path / "a.pt2", ("eager", "compiled"))
+
+
+@compiler
+@pytest.mark.slow
+def test_machine_code(network: unireplknet.UniRepLKNet, tmp_path: Path) -> None:
+    check_pt2("aoti", network, tmp_path / "a.pt2", ("aoti",))
+    ready = NetworkEntrant("test_unireplknet", SMALL).prepare("aoti", 2, tmp_path)
+    assert ready.error < 2e-5
+
+
+@compiler
+@pytest.mark.slow
+def test_graph_of_torch_export_compiled(tmp_path: Path) -> None:
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.GELU()).eval()
+    write_unverified(network, (3, 16, 24), TARGETS["torch-export"], tmp_path / "a.pt2")
+    entrant = find_entrant(str(tmp_path / "a.pt2"), Manner(size=64))
+    assert entrant.shape == (3, 16, 24)
+    maps = torch.randn(2, 3, 16, 24)
+    with torch.no_grad():
+        found = load_file(tmp_path / "a.pt2", "compiled", maps, Manner())()
+        assert relative_error(found, network(maps)) < 2e-5
+
+
+def test_file_of_weights_is_timed_as_a_network(trained: Run, tmp_path: Path) -> None:
+    file = export_run(trained, tmp_path / "a.safetensors", "safetensors", data=str(tmp_path / "gone")).path
+    entrant, scratch = find_entrant(str(file), Manner(layout="contiguous")), tmp_path / "scratch"
+    assert isinstance(entrant, WeightsEntrant)
+    assert entrant.engines(ENGINES) == ENGINES
+    assert entrant.shape == (3, 8, 8)
+    assert entrant.published is None
+    scratch.mkdir()
+    ready = entrant.prepare("eager", 2, scratch)
+    maps = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert relative_error(ready.call(), trained.load_model()(maps)) < 2e-5
+    assert ready.peak > 0
+    assert entrant.prepare("onnxruntime", 2, scratch).error < 2e-5
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["a.safetensors"]
+    half = find_entrant(str(file), Manner(dtype="bf16", layout="contiguous")).prepare("eager", 2, scratch)
+    assert half.call().dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("ending", FILES)
+def test_damaged_files(ending: str, tmp_path: Path) -> None:
+    path = tmp_path / f"a{ending}"
+    path.write_bytes(b"nonsense")
+    if ending == ".xml":
+        pytest.importorskip("openvino")
+        path.with_suffix(".bin").write_bytes(b"")
+    with pytest.raises(UserError, match=rf"a\{ending} is not an? "):
+        _ = find_entrant(str(path), Manner()).shape
+    if ending == ".pt2":
+        with pytest.raises(UserError, match=r"a\.pt2 is not a \.pt2 file"):
+            find_entrant(str(path), Manner()).engines(("eager",))
+
+
+def test_files_run_on_the_cpu(file: Path) -> None:
+    with pytest.raises(UserError, match="is an exported file, which runs on the CPU here; device is cuda"):
+        find_entrant(str(file), Manner(device="cuda"))
 
 
 @pytest.mark.slow

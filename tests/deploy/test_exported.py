@@ -9,15 +9,25 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
+import soundfile
 import torch
+from PIL import Image
 from torch import nn
 
 from tests import scenes, series_data
+from tests.deploy.compiler import compiler
+from tests.modalities.test_frames import write_video
 from unireplknet.cli import main
 from unireplknet.deploy import exported as module
 from unireplknet.deploy.exported import Exported, export_run, val_scores
 from unireplknet.errors import UserError
+from unireplknet.modalities import MODALITIES
+from unireplknet.modalities.audio import AudioInput
+from unireplknet.modalities.image import ImageInput
+from unireplknet.modalities.points import PointsInput
+from unireplknet.modalities.video import VideoInput
 from unireplknet.training.evaluate import predict
+from unireplknet.training.recipe import Data, Model, Optim, Recipe, Trainer
 from unireplknet.training.run import Run, fit
 
 DOCS = Path(__file__).parents[2] / "docs" / "export.md"
@@ -160,14 +170,103 @@ def test_data_that_are_gone_leave_an_unscored_file(trained: Run, tmp_path: Path)
     assert "val: not scored, " in report.lines()[-1]
 
 
-@pytest.mark.parametrize("to", ["openvino", "torch-export", "safetensors"])
-def test_predict_takes_every_format(to: str, trained: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "to", ["openvino", "torch-export", "safetensors", pytest.param("aoti", marks=[pytest.mark.slow, compiler])]
+)
+def test_predict_and_evaluate_take_every_format(to: str, trained: Run, tmp_path: Path) -> None:
     suffix = module.find_target(to, "fp32").suffix
     report = export_run(trained, tmp_path / f"a{suffix}", to)
     folder = Path(trained.recipe.data.path) / "green"
     for one, other in zip(predict(Exported.open(report.path), [folder]), predict(trained, [folder]), strict=True):
         assert one.classes == other.classes
         assert one.probabilities == pytest.approx(other.probabilities, abs=1e-5)
+    assert evaluation(report.path, trained.recipe.data.path) == evaluation(trained.path)
+
+
+def evaluation(model: Path, data: str = "") -> dict[str, Any]:
+    """What the command notes about a run, or a file in its place, on the test split."""
+    assert main(["evaluate", str(model), *(["--data", data] if data else [])]) == 0
+    folder = model.with_name(f"{model.stem}-{model.suffix[1:]}") if model.is_file() else model
+    return json.loads((folder / "evaluation-test.json").read_text(encoding="utf-8"))
+
+
+def write_samples(modality: str, root: Path) -> Any:
+    """Two kinds of samples, twelve of each, and how they become maps."""
+    for number, kind in enumerate(("one", "two")):
+        (root / kind).mkdir(parents=True)
+        for i in range(12):
+            rng = np.random.default_rng(i)
+            if modality == "image":
+                pixels = rng.normal(60 + 120 * number, 20, (9, 11, 3)).clip(0, 255).astype(np.uint8)
+                Image.fromarray(pixels).save(root / kind / f"{i}.png")
+            elif modality == "audio":
+                wave = np.sin(np.arange(3000) * (0.3 + number)) + rng.normal(0, 0.1, 3000)
+                soundfile.write(root / kind / f"{i}.wav", 0.3 * wave, 8000)
+            elif modality == "points":
+                np.save(root / kind / f"{i}.npy", rng.normal(size=(150, 3)) * (1, 1, 0.1 + 0.9 * number))
+            else:
+                frames = rng.integers(90 * number, 90 * number + 90, (8, 32, 32, 3), dtype=np.uint8)
+                write_video(root / kind / f"{i}.mp4", frames=frames)
+    return {
+        "image": lambda: ImageInput(size=16, fit="squash"),
+        "audio": lambda: AudioInput(rate=8000, frames=32, mels=16),
+        "points": lambda: PointsInput(points=100, size=16, directions=((0, 0), (90, 0), (0, 90))),
+        "video": lambda: VideoInput(frames=4, stride=1, grid=(2, 2), size=16),
+    }[modality]()
+
+
+def settings_of(modality: str, root: Path) -> tuple[Recipe, list[str]]:
+    """A recipe that learns small data, and files to predict."""
+    if modality == "series":
+        data = series_data.write_weather(root)
+        return series_data.forecast_recipe(data, epochs=1), [str(data / "weather.csv")]
+    inputs = write_samples(modality, root)
+    recipe = Recipe(
+        "kinds",
+        model=Model("test_unireplknet", stem_stride=1, dims=(8, 8, 16, 16)),
+        data=Data("folder", str(root), val_fraction=0.25),
+        input=inputs,
+        augment=next(augment for kind, augment in MODALITIES.values() if kind is type(inputs))(),
+        optim=Optim(epochs=6, batch_size=4, lr=1e-2, warmup_epochs=1, ema=0.5),
+        trainer=Trainer(select="loss", progress=False, accelerator="cpu"),
+    )
+    return recipe, [str(root / "one"), str(root / "two")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("modality", ["image", "audio", "points", "series", "video"])
+def test_every_modality_through_the_command_line(
+    modality: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe, files = settings_of(modality, tmp_path / "data")
+    recipe.save(tmp_path / "recipe.yaml")
+    run = tmp_path / "run"
+    assert main(["train", str(tmp_path / "recipe.yaml"), "--out", str(run)]) == 0
+
+    def predicted(model: Path) -> np.ndarray:
+        capsys.readouterr()
+        assert main(["predict", str(model), *files, "--format", "json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        if modality == "series":
+            return np.genfromtxt(found[0]["table"], delimiter=",", skip_header=1)[:, 2:]
+        assert len(found) == 24
+        return np.array([[p for _, p in sorted(zip(f["classes"], f["probabilities"], strict=True))] for f in found])
+
+    wanted, scores = predicted(run), evaluation(run)
+    assert np.ptp(wanted, axis=0).max() > 1e-3, "samples that all look alike would show nothing"
+    for to, suffix in (("onnx", ".onnx"), ("openvino", ".xml")):
+        file = tmp_path / f"model{suffix}"
+        assert main(["export", str(run), "--to", to, "--out", str(file)]) == 0
+        np.testing.assert_allclose(predicted(file), wanted, rtol=0, atol=1e-4 * abs(wanted).max())
+        assert numbers(evaluation(file, str(tmp_path / "data"))) == pytest.approx(numbers(scores), rel=1e-4)
+
+
+def numbers(found: Any, name: str = "") -> dict[str, Any]:
+    """The leaves of what JSON holds, by their places."""
+    if not isinstance(found, dict | list):
+        return {name: found}
+    items = found.items() if isinstance(found, dict) else enumerate(found)
+    return {key: leaf for place, value in items for key, leaf in numbers(value, f"{name}/{place}").items()}
 
 
 def test_worse_scores_speak_against_a_file(trained: Run) -> None:
@@ -203,8 +302,6 @@ def test_forecasts_of_a_file_are_those_of_the_run(tmp_path: Path, capsys: pytest
 @pytest.mark.slow
 @pytest.mark.parametrize("decoder", ["unet", "upernet"])
 def test_masks_of_a_file_are_those_of_the_run(decoder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from PIL import Image
-
     data = scenes.write_scenes(tmp_path / "data")
     run = fit(scenes.tiny_recipe(data, decoder=decoder), tmp_path / "run")
     file = tmp_path / "scenes.onnx"

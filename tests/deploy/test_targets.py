@@ -1,7 +1,6 @@
 """Every format: what it says of itself and computes, read by its own runtime in a process that has nothing of ours."""
 
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import unireplknet
+from tests.deploy.compiler import compiler
 from tests.nn.helpers import randomise, relative_error
 from unireplknet.deploy import export_network
 from unireplknet.deploy.describe import describe
@@ -79,9 +79,6 @@ def read_alone(to: str, file: Path, maps: Tensor, folder: Path) -> tuple[Tensor,
     done = subprocess.run(words, capture_output=True, text=True, encoding="utf-8", check=False)
     assert done.returncode == 0, done.stderr
     return torch.from_numpy(np.load(folder / "outputs.npy")), json.loads(done.stdout.splitlines()[-1])
-
-
-compiler = pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++", "cl"))), reason="no C++ compiler")
 
 
 @pytest.mark.parametrize(

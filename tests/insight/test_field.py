@@ -120,6 +120,13 @@ def test_images_are_averaged_and_those_without_a_number_left_out() -> None:
     assert field.images == 2
 
 
+def test_images_of_several_sizes_are_refused() -> None:
+    conv = convolution(torch.ones(1, 3, 3, dtype=torch.float64))
+    images = [torch.ones(1, side, 5, dtype=torch.float64) for side in (5, 7)]
+    with pytest.raises(UserError, match=r"conv: the images have several sizes, \(5, 5\) and \(7, 5\)"):
+        receptive_field("conv", conv, images)
+
+
 def test_a_centre_that_sees_nothing_is_said() -> None:
     with pytest.raises(UserError, match="dead: the centre of the last map depends on none"):
         receptive_field("dead", lambda x: 0 * x, ones(1, 5))

@@ -14,9 +14,8 @@ def bench(words: list[str]) -> None:
     """Time networks, engines and exported files against each other, and say whether the machine was quiet."""
     parser = Parser("bench", first_line(bench))
     parser.add_argument("models", metavar="MODEL", nargs="+", help="networks that timm knows, or exported files")
-    parser.add_argument(
-        "--engine", metavar="E", nargs="+", default=["eager"], help="eager, compiled, onnxruntime, openvino"
-    )
+    engines = "eager, compiled, onnxruntime, openvino, aoti"
+    parser.add_argument("--engine", metavar="E", nargs="+", default=["eager"], help=engines)
     parser.add_argument("--batch", metavar="N", type=int, nargs="+", help="samples of a call (default: 8)")
     parser.add_argument("--size", type=int, help="pixels of a side (default: as listed for each network)")
     parser.add_argument("--dtype", choices=("fp32", "bf16", "fp16"), help="default: fp32")

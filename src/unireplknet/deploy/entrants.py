@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import json
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,17 +17,28 @@ from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 
 from unireplknet.deploy.benchmark import peak_bytes, take_turns
-from unireplknet.deploy.graph import Content
-from unireplknet.deploy.onnx import OnnxNetwork, serialise_onnx
-from unireplknet.errors import UserError, missing_extra
+from unireplknet.deploy.graph import Content, FileNetwork
+from unireplknet.deploy.openvino import OpenVinoNetwork
+from unireplknet.deploy.pt2 import holds_machine_code
+from unireplknet.deploy.safetensors import SafetensorsNetwork
+from unireplknet.deploy.targets import SUFFIXES, TARGETS, Target
+from unireplknet.errors import UserError
 from unireplknet.models.published import Accuracy, find_accuracy
 from unireplknet.training.recipe import nearest
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
-TORCH, RUNTIMES = ("eager", "compiled"), ("onnxruntime", "openvino")
+TORCH = ("eager", "compiled")
+THROUGH = {"onnxruntime": TARGETS["onnx"], "openvino": TARGETS["onnx"], "aoti": TARGETS["aoti"]}
+"""By engine that is not PyTorch: the format of the temporary file by which it gets a network."""
+RUNTIMES = tuple(THROUGH)
 ENGINES = TORCH + RUNTIMES
-FILES = {".onnx": ("onnxruntime", "openvino"), ".xml": ("openvino",)}
+FILES = {
+    ".onnx": ("onnxruntime", "openvino"),
+    ".xml": ("openvino",),
+    ".pt2": (*TORCH, "aoti"),  # the first two where it is a graph, the third where it is machine code
+    ".safetensors": ENGINES,
+}
 """By ending of an exported file: the engines that run it, its own first."""
 
 
@@ -105,6 +116,10 @@ def find_entrant(word: str, manner: Manner) -> Entrant:
             raise UserError(f"{word} is not a file")
         if manner.mode == "train":
             raise UserError(f"{word} is an exported file, which cannot be trained")
+        if Path(word).suffix == ".safetensors":
+            return WeightsEntrant(word, manner)
+        if manner.device != "cpu":
+            raise UserError(f"{word} is an exported file, which runs on the CPU here; device is {manner.device}")
         return FileEntrant(word, manner)
     base = word.partition(".")[0]
     if not timm.is_model(base):
@@ -128,8 +143,12 @@ class NetworkEntrant:
 
     def __init__(self, name: str, manner: Manner) -> None:
         self.name, self.manner = name, manner
-        self.config = get_pretrained_cfg(name, allow_unregistered=False)
         self.layout = manner.layout
+
+    @cached_property
+    def config(self) -> Any:
+        """What timm says about its weights."""
+        return get_pretrained_cfg(self.name, allow_unregistered=False)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -159,7 +178,7 @@ class NetworkEntrant:
         if self.layout == "auto":
             self._choose_layout(maps)
         if engine in RUNTIMES:
-            run = load_file(self._exported(scratch), engine, maps, self.manner)
+            run = load_file(self._written(THROUGH[engine], scratch), engine, maps, self.manner)
             return Ready(run, "contiguous", error=self._error(run(), maps))
         maps = maps.to(memory_format=LAYOUTS[self.layout])
         model = self.model.to(memory_format=LAYOUTS[self.layout])
@@ -172,13 +191,16 @@ class NetworkEntrant:
     @cached_property
     def model(self) -> nn.Module:
         """The network, as it is timed."""
+        return self._build().to(self.manner.device, DTYPES[self.manner.dtype])
+
+    def _build(self) -> nn.Module:
         training = self.manner.mode == "train"
         with torch.random.fork_rng():
             torch.manual_seed(0)
             model = timm.create_model(self.name).train(training)
         if not training and hasattr(model, "reparameterize"):
             model.reparameterize()
-        return model.to(self.manner.device, DTYPES[self.manner.dtype])
+        return model
 
     def _maps(self, batch: int) -> Tensor:
         maps = torch.randn(batch, *self.shape, generator=torch.Generator().manual_seed(0))
@@ -192,10 +214,11 @@ class NetworkEntrant:
         seconds = take_turns(calls, rounds=3, wait=self.manner.wait).best()
         self.layout = min(seconds, key=seconds.__getitem__)
 
-    def _exported(self, scratch: Path) -> Path:
-        file = scratch / f"{self.name}.onnx"
+    def _written(self, target: Target, scratch: Path) -> Path:
+        name = hashlib.sha256(self.name.encode()).hexdigest()  # which a path is no file name for
+        file = scratch / f"{name}{target.suffix}"
         if not file.exists():
-            file.write_bytes(unverified_onnx(self.model, self.shape))
+            write_unverified(self.model, self.shape, target, file)
         return file
 
     def _error(self, outputs: Tensor, maps: Tensor) -> float:
@@ -203,8 +226,34 @@ class NetworkEntrant:
         return ((outputs.float() - wanted).abs().max() / wanted.abs().max()).item()
 
 
+class WeightsEntrant(NetworkEntrant):
+    """A file of merged weights: the network itself, which every engine runs.
+
+    Args:
+        name: The file.
+        manner: How to run it.
+    """
+
+    @cached_property
+    def file(self) -> SafetensorsNetwork:
+        """The file, opened."""
+        return SafetensorsNetwork(Path(self.name))
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of its maps."""
+        return _choose_shape(self.file, self.name, self.manner.size)
+
+    @property
+    def published(self) -> None:
+        """Nothing: its weights are somebody's own."""
+
+    def _build(self) -> nn.Module:
+        return self.file.network
+
+
 class FileEntrant:
-    """An exported file.
+    """An exported file that holds a graph or machine code.
 
     Args:
         name: The file.
@@ -218,21 +267,14 @@ class FileEntrant:
 
     @cached_property
     def shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of its maps: what the file fixes, what export wrote into it, or what was asked.
-
-        Raises:
-            UserError: The file leaves the size open, and no size was asked for.
-        """
-        fixed, listed = _read_shapes(self.file)
-        asked = (0, self.manner.size, self.manner.size)
-        channels, height, width = (f or a or b for f, a, b in zip(fixed, asked, listed, strict=True))
-        if not (channels and height and width):
-            raise UserError(f"{self.name} takes maps of any size: add --size")
-        return channels, height, width
+        """Channels, height and width of its maps."""
+        return _choose_shape(SUFFIXES[self.file.suffix](self.file), self.name, self.manner.size)
 
     def engines(self, wanted: tuple[str, ...]) -> tuple[str, ...]:
         """Those of the wanted engines that run it; where there is none, its own."""
         able = FILES[self.file.suffix]
+        if self.file.suffix == ".pt2":
+            able = ("aoti",) if holds_machine_code(self.file) else TORCH
         return tuple(engine for engine in wanted if engine in able) or able[:1]
 
     def prepare(self, engine: str, batch: int, scratch: Path) -> Ready:
@@ -240,12 +282,26 @@ class FileEntrant:
         maps = torch.randn(batch, *self.shape, generator=torch.Generator().manual_seed(0))
         run = load_file(self.file, engine, maps, self.manner)
         run()
-        return Ready(run, "contiguous")
+        return Ready(run, "contiguous", peak=_peak(run, engine, self.manner.device))
 
 
-def unverified_onnx(model: nn.Module, shape: tuple[int, int, int]) -> bytes:
-    """The content of an ONNX file of any network, as it is, for maps of one size; compared with nothing."""
-    return serialise_onnx(Content(copy.deepcopy(model).eval().float().cpu(), shape, False, "fp32", {}))
+def _choose_shape(file: FileNetwork, name: str, size: int) -> tuple[int, int, int]:
+    """Channels, height and width of maps: what a file fixes, what was asked, or what export wrote into it.
+
+    Raises:
+        UserError: The file leaves the size open, and no size was asked for.
+    """
+    channels, height, width = (f or a or b for f, a, b in zip(file.fixed, (0, size, size), file.listed, strict=True))
+    if not channels:
+        raise UserError(f"{name} does not say how many channels its maps have")
+    if not (height and width):
+        raise UserError(f"{name} takes maps of any size: add --size")
+    return channels, height, width
+
+
+def write_unverified(model: nn.Module, shape: tuple[int, int, int], target: Target, path: Path) -> None:
+    """Write a file of any network, as it is, for maps of one size; it is compared with nothing."""
+    target.write(Content(copy.deepcopy(model).eval().float().cpu(), shape, False, "fp32", {}), path)
 
 
 def load_file(file: Path, engine: str, maps: Tensor, manner: Manner) -> Callable[[], Tensor]:
@@ -256,52 +312,14 @@ def load_file(file: Path, engine: str, maps: Tensor, manner: Manner) -> Callable
     """
     maps = maps.float().contiguous()
     if engine == "openvino":
-        return _load_openvino(file, maps, manner)
+        return OpenVinoNetwork(file, manner.dtype, maps.shape).in_place(maps)
     if manner.dtype != "fp32":
-        raise UserError("onnxruntime runs exported files in fp32")
-    network = OnnxNetwork(file)
-    return lambda: network(maps)
+        raise UserError(f"{engine} runs a file in the precision that it has: dtype is for networks, and for OpenVINO")
+    run = SUFFIXES[file.suffix](file).run
+    return _call(_compile(run) if engine == "compiled" else run, maps, "forward")
 
 
-def _load_openvino(file: Path, maps: Tensor, manner: Manner) -> Callable[[], Tensor]:
-    try:
-        import openvino
-    except ImportError as error:
-        raise missing_extra("openvino", "export") from error
-    precision = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}[manner.dtype]
-    core = openvino.Core()
-    model = core.read_model(file)
-    model.reshape(list(maps.shape))
-    settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": manner.threads}
-    compiled = core.compile_model(model, "CPU", settings)
-    runs_in = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
-    if runs_in != precision:
-        raise UserError(f"OpenVINO runs in {runs_in} on this CPU, not in {precision}")
-    request, array = compiled.create_infer_request(), maps.numpy()
-
-    def run() -> Tensor:
-        request.infer([array], share_inputs=True)
-        return torch.from_numpy(request.get_output_tensor(0).data)
-
-    return run
-
-
-def _read_shapes(file: Path) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Channels, height and width that a file fixes, and those that export wrote into it; 0 where there is none."""
-    if file.suffix == ".xml":
-        try:
-            import openvino
-        except ImportError as error:
-            raise missing_extra("openvino", "export") from error
-        sides = openvino.Core().read_model(file).input(0).partial_shape
-        return tuple(side.get_length() if side.is_static else 0 for side in list(sides)[1:]), (0, 0, 0)
-    network = OnnxNetwork(file)
-    sides = network.session.get_inputs()[0].shape[1:]
-    listed = json.loads(network.metadata.get("input_shape", "[0, 0, 0]"))
-    return tuple(side if isinstance(side, int) else 0 for side in sides), tuple(listed)
-
-
-def _compile(model: nn.Module) -> nn.Module:
+def _compile(model: Any) -> Any:
     """Compile apart from other networks: else a class that is compiled often is one day silently run eagerly."""
     return torch.compile(model, dynamic=False, isolate_recompiles=True)  # type: ignore[call-overload]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -136,6 +137,17 @@ class FileNetwork(nn.Module, ABC):
 
     runtime: str
     metadata: dict[str, str]
+
+    @property
+    def listed(self) -> tuple[int, ...]:
+        """Channels, height and width of the maps that training used; 0 where the file does not say it."""
+        return tuple(json.loads(self.metadata.get("input_shape", "[0, 0, 0]")))
+
+    @property
+    def fixed(self) -> tuple[int, ...]:
+        """Channels, height and width that the file fixes; 0 where it takes any, or its runtime does not tell."""
+        channels, *sides = self.listed
+        return (channels, *(sides if self.metadata.get("size") == "fixed" else (0, 0)))
 
     def forward(self, maps: Tensor) -> Tensor:
         """The outputs for maps (B, C, H, W), on their device.

@@ -134,6 +134,11 @@ class OnnxNetwork(FileNetwork):
             raise UserError(f"{path} is not an ONNX file that ONNX Runtime reads: {one_line(error)}") from error
         self.metadata = dict(self.session.get_modelmeta().custom_metadata_map)
 
+    @property
+    def fixed(self) -> tuple[int, ...]:
+        """Channels, height and width that the graph fixes; 0 where it takes any."""
+        return tuple(side if isinstance(side, int) else 0 for side in self.session.get_inputs()[0].shape[1:])
+
     def run(self, maps: Tensor) -> Tensor:
         """The outputs for maps on the CPU."""
         (outputs,) = self.session.run(None, {self.session.get_inputs()[0].name: maps.numpy()})

@@ -52,19 +52,34 @@ def write_aoti(content: Content, path: Path) -> None:
         raise UserError(f"this {name} cannot be compiled: {one_line(error)}; --to torch-export does not") from error
 
 
+def holds_machine_code(path: Path) -> bool:
+    """Whether a .pt2 file is a compiled network, and not a graph; it is not run to find out.
+
+    Raises:
+        UserError: It is no .pt2 file.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(CODE in name for name in archive.namelist())
+    except (OSError, zipfile.BadZipFile) as error:
+        raise _unreadable(path, error) from error
+
+
 def open_pt2(path: Path) -> FileNetwork:
     """A .pt2 file as a module.
 
     Raises:
         UserError: PyTorch cannot read the file.
     """
+    kind = AotiNetwork if holds_machine_code(path) else TorchExportNetwork
     try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-        compiled = any(CODE in name for name in names)
-        return AotiNetwork(path) if compiled else TorchExportNetwork(path)
+        return kind(path)
     except Exception as error:
-        raise UserError(f"{path} is not a .pt2 file that PyTorch reads: {one_line(error)}") from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> UserError:
+    return UserError(f"{path} is not a .pt2 file that PyTorch reads: {one_line(error)}")
 
 
 class TorchExportNetwork(FileNetwork):
@@ -81,7 +96,15 @@ class TorchExportNetwork(FileNetwork):
         texts: dict[str, Any] = {METADATA: "{}"}
         program = torch.export.load(path, extra_files=texts)
         self.metadata = json.loads(texts[METADATA] or "{}")
+        (name,) = program.graph_signature.user_inputs
+        (maps,) = (node.meta["val"] for node in program.graph.nodes if node.name == name)
+        self.sides = tuple(side if isinstance(side, int) else 0 for side in maps.shape[1:])
         self.call = program.module().forward  # not the module itself, which cannot be moved or put into eval()
+
+    @property
+    def fixed(self) -> tuple[int, ...]:
+        """Channels, height and width that the graph fixes; 0 where it takes any."""
+        return self.sides
 
     def run(self, maps: Tensor) -> Tensor:
         """The outputs for maps on the CPU."""

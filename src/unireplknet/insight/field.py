@@ -98,7 +98,7 @@ def receptive_field(name: str, features: Callable[[Tensor], Tensor], images: Ite
         images: Inputs of shape (C, H, W), all of one size.
 
     Raises:
-        UserError: No image gave a contribution.
+        UserError: No image gave a contribution, or images have several sizes.
 
     Source:
         Luo et al., Understanding the Effective Receptive Field; aggregated as in RepLKNet's visualize_erf.py.
@@ -111,6 +111,8 @@ def receptive_field(name: str, features: Callable[[Tensor], Tensor], images: Ite
             centre = found[..., found.shape[2] // 2, found.shape[3] // 2].relu().sum()
         (gradient,) = torch.autograd.grad(centre, batch)
         scores = gradient.relu().sum((0, 1)).double().cpu().numpy()
+        if total.ndim and total.shape != scores.shape:
+            raise UserError(f"{name}: the images have several sizes, {total.shape} and {scores.shape}")
         if not np.isnan(scores).any():
             total, count = total + scores, count + 1
     if not total.any():

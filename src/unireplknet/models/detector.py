@@ -138,6 +138,10 @@ class Detector(nn.Module):
         """What the pyramid is given of the stages, for x of shape (B, C, H, W)."""
         return self.get_submodule("network.backbone.features")(x)
 
+    def scaled(self, map: Tensor) -> Tensor:
+        """What the backbone sees of a map (C, H, W) in evaluation: scaled, and filled up with zeros."""
+        return self.network.transform([map])[0].tensors[0]
+
     def forward(self, maps: Sequence[Tensor], targets: Sequence[dict[str, Tensor]] | None = None) -> Any:
         """What is to be minimised in training, what is found in evaluation.
 
