@@ -193,7 +193,7 @@ def test_a_process_without_samples_takes_part_and_changes_nothing(detector: str,
     task.no_loss().backward()
     gradients = [p.grad for p in task.parameters() if p.requires_grad]
     assert all(gradient is not None and not gradient.any() for gradient in gradients)
-    assert torch.isfinite(task.objective([torch.zeros(task.map_shape)] * 2, task.blank_labels(2)))
+    assert torch.isfinite(task.objective([torch.zeros(task.map_shape)] * 2, task.blank_labels(2, task.map_shape)))
 
 
 def true_boxes(images: Path, count: int) -> list[dict[str, Any]]:

@@ -24,7 +24,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     )
 }
 
-SAMPLES: dict[str, Samples] = {"mnist": MNIST, **imagenet.SAMPLES}
+SAMPLES: dict[str, Samples] = {"mnist": MNIST, **imagenet.SAMPLES, **segment.SAMPLES, **detect.SAMPLES}
 """Published sizes of the data of recipes, by which a training can be planned without them."""
 
 

@@ -184,13 +184,38 @@ def evaluate(run: Run, name: str = "", path: str = "") -> tuple[str, Scores]:
     name = choose_split(run, data, name)
     split = data.splits[name]
     scores = score_split(run, split)
-    text = json.dumps({"split": name} | scores.summary(run.classes), indent=2, ensure_ascii=False)
-    (run.path / f"evaluation-{name}.json").write_text(text + "\n", encoding="utf-8")
+    write_evaluation(run, name, scores.summary(run.classes))
     if scores.labels.ndim == 2:
         return name, scores
     draw_confusion(scores.confusion(len(run.classes)), run.classes, run.path / f"confusion-{name}.png")
     _draw_doubtful(run, split, scores, run.path / f"predictions-{name}.png")
     return name, scores
+
+
+def evaluation_file(run: Run, name: str, kind: str = "") -> Path:
+    """Where the scores of a split lie.
+
+    Args:
+        run: The run.
+        name: The split.
+        kind: How it was looked at, where that is not as the recipe says.
+    """
+    return run.path / f"evaluation-{name}{kind}.json"
+
+
+def write_evaluation(run: Run, name: str, summary: dict[str, Any], kind: str = "") -> Path:
+    """Write the scores of a split, as plain numbers, into the run folder.
+
+    Args:
+        run: The run.
+        name: The split.
+        summary: The scores.
+        kind: As of :func:`evaluation_file`.
+    """
+    file = evaluation_file(run, name, kind)
+    text = json.dumps({"split": name} | summary, indent=2, ensure_ascii=False)
+    file.write_text(text + "\n", encoding="utf-8")
+    return file
 
 
 def choose_split(run: Run, data: Any, name: str = "") -> str:

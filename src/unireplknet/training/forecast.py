@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from unireplknet.insight.forecasts import draw_errors, draw_forecast, draw_windo
 from unireplknet.modalities.folder import distinct_stems, find_inputs
 from unireplknet.modalities.windows import Grid, WindowSplit
 from unireplknet.training.baselines import REFITTED, Forecast, first_times, learned_baselines, simple_baselines
-from unireplknet.training.evaluate import best_device, choose_split
+from unireplknet.training.evaluate import best_device, choose_split, write_evaluation
 from unireplknet.training.loader import build_loader
 from unireplknet.training.run import Run
 
@@ -144,8 +143,7 @@ def evaluate(run: Run, name: str = "", path: str = "", learned: bool = True) -> 
     targets = tuple(split.grid.variables[i] for i in split.targets)
     units = recipe.input.units or ("",) * len(targets)  # type: ignore[attr-defined]
     scores = ForecastScores(errors, targets, units, len(split), split.left_out)
-    text = json.dumps({"split": name} | scores.summary(), indent=2, ensure_ascii=False)
-    (run.path / f"evaluation-{name}.json").write_text(text + "\n", encoding="utf-8")
+    write_evaluation(run, name, scores.summary())
     leads = {n: e.mae_by_lead for n, e in errors.items() if not n.endswith(REFITTED)}
     draw_errors(leads, targets, units, split.grid.step, run.path / f"errors-{name}.png")
     _draw_some(split, recipe.input.to_map, forecasts, (targets, units), run.path / f"forecasts-{name}.png")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from unireplknet.insight.masks import draw_masks
 from unireplknet.modalities.folder import EpochSampler, MapDataset, collate, distinct_stems, find_inputs
 from unireplknet.modalities.masks import IGNORE, MaskSplit, Pair
 from unireplknet.modalities.picture import panels
-from unireplknet.training.evaluate import best_device, choose_split
+from unireplknet.training.evaluate import best_device, choose_split, write_evaluation
 from unireplknet.training.recipe import Recipe, shorten
 from unireplknet.training.run import Run
 
@@ -44,6 +43,11 @@ class Look:
     mirrored: bool = False
     window: int = 0
     overlap: float = 0.0
+
+    @property
+    def kind(self) -> str:
+        """What tells its scores from those of one look at the whole."""
+        return ("-multi-scale" if self.mirrored else "") + ("-sliding" if self.window else "")
 
     @staticmethod
     def of(recipe: Recipe, multi_scale: bool = False, sliding: bool | None = None) -> Look:
@@ -170,12 +174,8 @@ def evaluate(
     name = choose_split(run, data, name)
     look = Look.of(recipe, multi_scale, sliding)
     scores = score(run.load_model(), whole_images(recipe, data.splits[name]), len(run.classes), look)
-    how = {"split": name, "scales": look.scales, "mirrored": look.mirrored, "window": look.window}
-    text = json.dumps(how | scores.summary(run.classes), indent=2, ensure_ascii=False)
-    kind = ("-multi-scale" if multi_scale else "") + ("-sliding" if look.window else "")
-    file = run.path / f"evaluation-{name}{kind}.json"
-    file.write_text(text + "\n", encoding="utf-8")
-    return file, scores
+    how = {"scales": look.scales, "mirrored": look.mirrored, "window": look.window}
+    return write_evaluation(run, name, how | scores.summary(run.classes), look.kind), scores
 
 
 def whole_images(recipe: Recipe, split: MaskSplit) -> DataLoader[Any]:

@@ -91,8 +91,8 @@ class Task(pl.LightningModule, ABC):
         """Shape of a map that the network takes, for batches without samples."""
 
     @abstractmethod
-    def blank_labels(self, count: int) -> Any:
-        """Labels of the right shape and type, for steps without samples."""
+    def blank_labels(self, count: int, shape: tuple[int, int, int]) -> Any:
+        """Labels of the right shape and type for maps of a shape, for steps without samples."""
 
     def forward(self, maps: Any) -> Any:
         """Maps (B, C, H, W) to what the network says of them."""
@@ -242,7 +242,7 @@ class Classification(Task):
         """The least that goes through all stages: the network takes any height and width."""
         return self.recipe.input.channels, 32, 32
 
-    def blank_labels(self, count: int) -> Tensor:
+    def blank_labels(self, count: int, shape: tuple[int, int, int]) -> Tensor:
         """The first class, or none of several."""
         return torch.zeros(count, self.num_classes) if self.several else torch.zeros(count, dtype=torch.int64)
 
@@ -303,9 +303,9 @@ class Segmentation(Task):
         """The least that goes through all stages and the decoder."""
         return self.recipe.input.channels, 64, 64
 
-    def blank_labels(self, count: int) -> Tensor:
+    def blank_labels(self, count: int, shape: tuple[int, int, int]) -> Tensor:
         """The first class everywhere."""
-        return torch.zeros(count, *self.map_shape[1:], dtype=torch.int64)
+        return torch.zeros(count, *shape[1:], dtype=torch.int64)
 
     def count(self, outputs: Tensor, labels: Tensor, scores: dict[str, Metric]) -> None:
         """Cross-entropy of the pixels that count, and the mean over classes of intersection over union."""
@@ -340,7 +340,7 @@ class Forecasting(Task):
         """That of a window."""
         return self.model.window_shape
 
-    def blank_labels(self, count: int) -> Tensor:
+    def blank_labels(self, count: int, shape: tuple[int, int, int]) -> Tensor:
         """Forecasts of zero."""
         return torch.zeros(count, *self.model.forecast_shape)
 
