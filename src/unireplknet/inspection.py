@@ -191,7 +191,9 @@ def look_at_kernels(subject: Subject, folder: Path, everything: bool = False) ->
     first = next(iter(blocks.values()))
     names = list(first if everything else first_of_each_stage(first))
     folder.mkdir(parents=True, exist_ok=True)
-    rows = [(f"{name.removesuffix('.dwconv')}\n{state}", blocks[state][name]) for name in names for state in states]
+    # Long titles leave no room for the pictures: the backbone of a detector lies deep in other modules.
+    titles = {name: name[max(0, name.rfind("stages")) :].removesuffix(".dwconv") for name in names}
+    rows = [(f"{titles[name]}\n{state}", blocks[state][name]) for name in names for state in states]
     draw_kernels(rows, folder / "kernels.png")
     table = [
         {"block": name, "trained": state == "trained", "branches": summarise(blocks[state][name])}

@@ -385,7 +385,7 @@ def describe(plan: Plan, original: Recipe, tflops: float | None = None) -> list[
         ("  activations", _activations_of(plan)),
         ("  together", _together(plan)),
         ("arithmetic", f"{plan.macs_per_epoch:.3g} MACs an epoch forward, {plan.macs / 1e9:.3g} G a sample;"),
-        ("", "with as many boxes as the heads learn from at most" if recipe.task == "detection" else ""),
+        ("", _boxes_counted(plan)),
         ("", f"training takes {plan.factor} times as many: {_passes(plan)}"),
     ]
     lines = [f"{title:14} {text}" for title, text in rows if text]
@@ -400,6 +400,11 @@ def _maps(plan: Plan) -> str:
     if plan.samples.assumed:
         return f"{size}, the largest: others need less, --data PATH looks at some"
     return f"{size}, the largest of {len(plan.shapes)} batch(es), for memory; arithmetic is the mean"
+
+
+def _boxes_counted(plan: Plan) -> str:
+    two_stages = plan.recipe.task == "detection" and plan.recipe.model.detector != "retinanet"
+    return "with as many boxes an image as the heads learn from at most;" if two_stages else ""
 
 
 def _product(plan: Plan) -> str:
