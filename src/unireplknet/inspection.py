@@ -13,7 +13,7 @@ import torch
 from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 
-from unireplknet.errors import UserError
+from unireplknet.errors import UserError, nearest
 from unireplknet.files import write_text
 from unireplknet.insight.field import Field, draw_fields, last_map, open_branches, receptive_field
 from unireplknet.insight.gallery import Shown
@@ -24,7 +24,6 @@ from unireplknet.modalities.picture import heat, panels
 from unireplknet.models.variants import VARIANTS
 from unireplknet.training.evaluate import Scores, choose_split, score_split, show_mistakes
 from unireplknet.training.labels import class_probabilities
-from unireplknet.training.recipe import nearest
 from unireplknet.training.run import Run
 
 

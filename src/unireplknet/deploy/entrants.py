@@ -19,9 +19,8 @@ from torch import Tensor, nn
 from unireplknet.deploy.benchmark import peak_bytes, take_turns
 from unireplknet.deploy.graph import Content
 from unireplknet.deploy.onnx import OnnxNetwork, serialise_onnx
-from unireplknet.errors import UserError, missing_extra
+from unireplknet.errors import UserError, missing_extra, nearest
 from unireplknet.models.published import Accuracy, find_accuracy
-from unireplknet.training.recipe import nearest
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from unireplknet.errors import UserError
+from unireplknet.errors import UserError, nearest
 from unireplknet.recipes import audio, detect, imagenet, points, segment, series, video
 from unireplknet.recipes.small import MNIST, digits, emoji, folder, mnist
 from unireplknet.training.plan import Samples
-from unireplknet.training.recipe import Recipe, nearest
+from unireplknet.training.recipe import Recipe
 
 __all__ = ["RECIPES", "SAMPLES", "find_recipe"]
 

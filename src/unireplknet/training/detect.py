@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from torchmetrics import Metric
 from torchmetrics.detection import MeanAveragePrecision
 
-from unireplknet.errors import UserError, missing_extra
+from unireplknet.errors import UserError, missing_extra, shorten
 from unireplknet.insight.boxes import draw_boxes
 from unireplknet.modalities.boxes import BoxSplit, Objects
 from unireplknet.modalities.folder import Batch, distinct_stems, find_inputs
@@ -24,7 +24,7 @@ from unireplknet.modalities.picture import panels
 from unireplknet.models.detector import Detector
 from unireplknet.training.evaluate import best_device, choose_split, write_evaluation
 from unireplknet.training.loader import build_loader
-from unireplknet.training.recipe import Recipe, shorten
+from unireplknet.training.recipe import Recipe
 from unireplknet.training.run import Run
 from unireplknet.training.task import Task
 

@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_confusion_matrix
 
-from unireplknet.errors import UserError
+from unireplknet.errors import UserError, shorten
 from unireplknet.modalities.folder import Draw, Labelled, MapDataset, Split, distinct_stems, find_inputs
 from unireplknet.modalities.picture import panels
 from unireplknet.ops import constant_weights
 from unireplknet.training.labels import average_precision, class_probabilities
 from unireplknet.training.loader import build_loader
-from unireplknet.training.recipe import Recipe, shorten
+from unireplknet.training.recipe import Recipe
 from unireplknet.training.run import Run
 
 if TYPE_CHECKING:

@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
-from unireplknet.errors import UserError
+from unireplknet.errors import UserError, shorten
 from unireplknet.insight.masks import draw_masks
 from unireplknet.modalities.folder import EpochSampler, MapDataset, collate, distinct_stems, find_inputs
 from unireplknet.modalities.masks import IGNORE, MaskSplit, Pair
 from unireplknet.modalities.picture import panels
 from unireplknet.training.evaluate import best_device, choose_split, write_evaluation
-from unireplknet.training.recipe import Recipe, shorten
+from unireplknet.training.recipe import Recipe
 from unireplknet.training.run import Run
 
 logger = logging.getLogger(__name__)
