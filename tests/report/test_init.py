@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor, nn
 
+from tests.objects import Told
 from tests.report.page import Page, contrast, palettes
 from tests.runs import tiny_recipe, write_tree
 from tests.test_inspection import untrained_run
@@ -161,17 +161,6 @@ def test_boxes_have_the_scores_of_coco(detector: Run, reports: dict[str, Path]) 
         assert f"{kind} AP, test split" in page.text("dt")
     assert set(found["per_class"]) <= set(page.text("th"))
     assert len([p for p in page.all("img") if "with true boxes and with those that were found" in p["alt"]]) == 3
-
-
-class Told(nn.Module):
-    """Finds the true objects of each image, after something has been done to them."""
-
-    def __init__(self, found: list[dict[str, Tensor]]) -> None:
-        super().__init__()
-        self.found = iter(found)
-
-    def forward(self, maps: list[Tensor]) -> list[dict[str, Tensor]]:
-        return [next(self.found) for _ in maps]
 
 
 def test_the_surest_wrong_boxes_are_shown_and_told(

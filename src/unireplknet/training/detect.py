@@ -19,10 +19,10 @@ from torchmetrics.detection import MeanAveragePrecision
 from unireplknet.errors import UserError, missing_extra, shorten
 from unireplknet.insight.boxes import draw_boxes
 from unireplknet.modalities.boxes import BoxSplit, Objects
-from unireplknet.modalities.folder import Batch, distinct_stems, find_inputs
+from unireplknet.modalities.folder import Batch
 from unireplknet.modalities.picture import panels
 from unireplknet.models.detector import Detector
-from unireplknet.training.evaluate import best_device, choose_split, write_evaluation
+from unireplknet.training.evaluate import best_device, choose_split, find_places, write_evaluation
 from unireplknet.training.loader import build_loader
 from unireplknet.training.recipe import Recipe
 from unireplknet.training.run import Run
@@ -311,17 +311,14 @@ def predict(run: Run, paths: Sequence[str | Path], folder: Path | None = None, l
         UserError: A path does not exist, or no file was found or readable.
     """
     recipe = run.recipe
-    files = find_inputs(paths, recipe.input.extensions)
-    folder = folder or run.path / "predictions"
-    folder.mkdir(parents=True, exist_ok=True)
-    stems = distinct_stems(files)
+    files, places = find_places(run, paths, folder)
     said: dict[int, Prediction] = {}
     problems: list[str] = []
     for batch, found in find(run.load_model(), build_loader(recipe, BoxSplit([Objects(file) for file in files]))):
         problems += batch.problems
         for index, map, each in zip(batch.indices.tolist(), batch.maps, found, strict=True):
             told = surest(each, least)
-            picture = folder / f"{stems[index]}-drawn.png"
+            picture = places[index].with_name(f"{places[index].name}-drawn.png")
             draw_boxes(panels(recipe.input, map)[0].pixels, told, run.classes, files[index].name, picture)
             said[index] = Prediction(str(files[index]), _told(told, run.classes), str(picture))
     if not said:

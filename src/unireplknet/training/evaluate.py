@@ -218,6 +218,23 @@ def write_evaluation(run: Run, name: str, summary: dict[str, Any], kind: str = "
     return file
 
 
+def find_places(run: Run, paths: Sequence[str | Path], folder: Path | None = None) -> tuple[list[Path], list[Path]]:
+    """Files of a run's modality, and for each the beginning ``FOLDER/NAME`` of what is to be drawn of it.
+
+    Args:
+        run: The run.
+        paths: Files, or folders to search for them.
+        folder: Where to draw, made where it is missing; by default ``predictions`` in the run folder.
+
+    Raises:
+        UserError: A path does not exist, or no file was found.
+    """
+    files = find_inputs(paths, run.recipe.input.extensions)
+    folder = folder or run.path / "predictions"
+    folder.mkdir(parents=True, exist_ok=True)
+    return files, [folder / stem for stem in distinct_stems(files)]
+
+
 def choose_split(run: Run, data: Any, name: str = "") -> str:
     """The name of the split of a run's data to score: the one asked for, by default test, or val where there is none.
 

@@ -164,7 +164,7 @@ class Plan:
     def highest_lr(self) -> float:
         """The highest rate of any step: less than optim.lr where the warm-up is as long as the run."""
         factor, last_of_rise = lr_factor(self.recipe.optim, self.steps_per_epoch), min(self.warmup, self.steps - 1)
-        return self.recipe.optim.lr * max(factor(step) for step in (max(0, last_of_rise - 1), last_of_rise))
+        return self.recipe.optim.lr * max(map(factor, range(last_of_rise + 1)))
 
     @property
     def last_lr(self) -> float:
@@ -416,7 +416,8 @@ def _product(plan: Plan) -> str:
 def _origin(plan: Plan, original: Recipe) -> str:
     optim, before = plan.recipe.optim, original.optim
     if plan.highest_lr < optim.lr:
-        return f"less than optim.lr {optim.lr:g} because the run is no longer than its warm-up"
+        why = "the run is no longer than its warm-up" if plan.warmup >= plan.steps else "it falls before it has risen"
+        return f"less than optim.lr {optim.lr:g} because {why}"
     if optim.lr == before.lr:
         return "as in the recipe"
     if math.isclose(optim.lr, before.lr * optim.batch_size / before.batch_size):

@@ -20,11 +20,11 @@ from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from unireplknet.errors import UserError, shorten
 from unireplknet.insight.masks import draw_masks
-from unireplknet.modalities.folder import EpochSampler, MapDataset, collate, distinct_stems, find_inputs
+from unireplknet.modalities.folder import EpochSampler, MapDataset, collate
 from unireplknet.modalities.masks import IGNORE, MaskSplit, Pair
 from unireplknet.modalities.picture import panels
 from unireplknet.models.segmenter import Segmenter
-from unireplknet.training.evaluate import best_device, choose_split, write_evaluation
+from unireplknet.training.evaluate import best_device, choose_split, find_places, write_evaluation
 from unireplknet.training.recipe import Recipe
 from unireplknet.training.run import Run
 from unireplknet.training.task import Task
@@ -306,12 +306,10 @@ def predict(run: Run, paths: Sequence[str | Path], folder: Path | None = None) -
         UserError: A path does not exist, or no file was found or readable.
     """
     recipe = run.recipe
-    files = find_inputs(paths, recipe.input.extensions)
-    folder = folder or run.path / "predictions"
-    folder.mkdir(parents=True, exist_ok=True)
+    files, places = find_places(run, paths, folder)
     device, look = best_device(), Look.of(recipe)
     model = run.load_model().to(device)
-    predictions, stems = [], distinct_stems(files)
+    predictions = []
     for number, batch in enumerate(whole_images(recipe, MaskSplit([Pair(file) for file in files]))):
         file = files[number]
         if batch.problems:
@@ -319,7 +317,7 @@ def predict(run: Run, paths: Sequence[str | Path], folder: Path | None = None) -
             continue
         height, width = batch.labels.shape[1:]
         said = probabilities(model, batch.maps.to(device), (height, width), look).argmax(0).cpu()
-        predictions.append(_write(file, batch.maps[0], said, run, folder / stems[number]))
+        predictions.append(_write(file, batch.maps[0], said, run, places[number]))
     if all(p.problem for p in predictions):
         raise UserError(f"none of the files could be read; the first: {predictions[0].problem}")
     return predictions
