@@ -1,6 +1,9 @@
-"""The one exception that means: the user can put this right."""
+"""The one exception that means: the user can put this right; and words for its messages."""
 
 from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
 
 
 class UserError(ValueError):
@@ -21,6 +24,18 @@ def missing_extra(module: str, extra: str) -> UserError:
         An exception whose message names the command to run.
     """
     return UserError(f'{module} is not installed; run: pip install "unireplknet[{extra}]"')
+
+
+def shorten(names: Iterable[str], limit: int = 5) -> str:
+    """Join names for a message, at most ``limit`` of them."""
+    listed = list(names)
+    return ", ".join(listed[:limit]) + (", ..." if len(listed) > limit else "")
+
+
+def nearest(word: str, candidates: Iterable[str]) -> str:
+    """A hint at the candidate that is most like ``word``, or nothing."""
+    match = difflib.get_close_matches(word, list(candidates), n=1, cutoff=0.5)
+    return f"; did you mean {match[0]}?" if match else ""
 
 
 class Stopped(Exception):

@@ -14,7 +14,7 @@ import torch
 from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 
-from unireplknet.errors import UserError
+from unireplknet.errors import UserError, nearest
 from unireplknet.files import write_text
 from unireplknet.insight.field import Field, draw_fields, last_map, open_branches, receptive_field
 from unireplknet.insight.gallery import Shown
@@ -28,7 +28,6 @@ from unireplknet.models.detector import Detector
 from unireplknet.models.variants import VARIANTS
 from unireplknet.training.evaluate import Scores, choose_split, score_split, show_mistakes
 from unireplknet.training.labels import class_probabilities
-from unireplknet.training.recipe import nearest
 from unireplknet.training.run import Run
 
 UNMARKED: dict[str, Callable[[Path], Any]] = {"segmentation": Pair, "detection": Objects}
@@ -218,7 +217,9 @@ def look_at_kernels(subject: Subject, folder: Path, everything: bool = False) ->
     first = next(iter(blocks.values()))
     names = list(first if everything else first_of_each_stage(first))
     folder.mkdir(parents=True, exist_ok=True)
-    rows = [(f"{name.removesuffix('.dwconv')}\n{state}", blocks[state][name]) for name in names for state in states]
+    # Long titles leave no room for the pictures: the backbone of a detector lies deep in other modules.
+    titles = {name: name[max(0, name.rfind("stages")) :].removesuffix(".dwconv") for name in names}
+    rows = [(f"{titles[name]}\n{state}", blocks[state][name]) for name in names for state in states]
     draw_kernels(rows, folder / "kernels.png")
     table = [
         {"block": name, "trained": state == "trained", "branches": summarise(blocks[state][name])}

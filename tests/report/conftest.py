@@ -1,4 +1,4 @@
-"""Reports of a run that classifies, one that forecasts and one that segments."""
+"""Reports of runs of every task."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import scenes, series_data
+from tests import objects, scenes, series_data
 from unireplknet.cli import main
 from unireplknet.training.run import Run, fit
 
@@ -24,10 +24,19 @@ def segmenter(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 @pytest.fixture(scope="package")
-def reports(trained: Run, forecaster: Run, segmenter: Run, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def detector(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    root = tmp_path_factory.mktemp("detector")
+    recipe = objects.tiny_recipe(objects.write_objects(root / "data"), epochs=1, detector="mask_rcnn")
+    return fit(recipe, root / "run")
+
+
+@pytest.fixture(scope="package")
+def reports(
+    trained: Run, forecaster: Run, segmenter: Run, detector: Run, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
     """The reports by task, as the command line writes them."""
     folder = tmp_path_factory.mktemp("reports")
-    runs = {"classification": trained, "forecasting": forecaster, "segmentation": segmenter}
+    runs = {"classification": trained, "forecasting": forecaster, "segmentation": segmenter, "detection": detector}
     for task, run in runs.items():
         assert main(["report", str(run.path), "--out", str(folder / f"{task}.html")]) == 0
     return {task: folder / f"{task}.html" for task in runs}

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-TASKS = ("classification", "forecasting", "segmentation")
+TASKS = ("classification", "forecasting", "segmentation", "detection")
 
 
 @pytest.fixture(scope="module")

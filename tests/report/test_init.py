@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.objects import Told
 from tests.report.page import Page, contrast, palettes
 from tests.runs import tiny_recipe, write_tree
 from tests.test_inspection import untrained_run
@@ -25,12 +26,12 @@ from unireplknet.modalities.folder import Labelled, Split
 from unireplknet.modalities.image import ImageInput
 from unireplknet.report import sections, write_report
 from unireplknet.report.document import Document, Facts, Table
-from unireplknet.report.sections import Material
+from unireplknet.report.material import Material
 from unireplknet.training.evaluate import evaluate
 from unireplknet.training.recipe import Data
 from unireplknet.training.run import Run, fit
 
-TASKS = ("classification", "forecasting", "segmentation")
+TASKS = ("classification", "forecasting", "segmentation", "detection")
 
 COMMON = ["Configuration", "Data", "Course of training"]
 
@@ -38,6 +39,7 @@ SECTIONS = {
     "classification": ["Scores", "Confusion", "Mistakes", "Receptive field", "Kernels", "Stages", "Export"],
     "forecasting": ["Scores", "Receptive field", "Kernels", "Export"],
     "segmentation": ["Scores", "Masks", "Receptive field", "Kernels", "Export"],
+    "detection": ["Scores", "Boxes", "Mistakes", "Receptive field", "Kernels", "Export"],
 }
 
 
@@ -146,6 +148,62 @@ def test_masks_have_the_iou_of_each_class(segmenter: Run, reports: dict[str, Pat
     for row in found["per_class"].values():
         assert ("no pixels" if row["iou"] is None else f"{row['iou']:.2%}") in page.text("td")
     assert len([p for p in page.all("img") if "class of each pixel in colour" in p["alt"]]) == 3
+
+
+def test_boxes_have_the_scores_of_coco(detector: Run, reports: dict[str, Path]) -> None:
+    found = json.loads(read(detector.path / "evaluation-test.json"))
+    page = Page(read(reports["detection"]))
+    cells = page.text("td")
+    for kind in ("box", "mask"):
+        shown = ["none to find" if value is None else f"{value:.2%}" for value in found[kind].values()]
+        at = cells.index(shown[0])
+        assert any(cells[i : i + 7] == shown for i in range(at, len(cells)))
+        assert f"{kind} AP, test split" in page.text("dt")
+    assert set(found["per_class"]) <= set(page.text("th"))
+    assert len([p for p in page.all("img") if "with true boxes and with those that were found" in p["alt"]]) == 3
+
+
+def test_the_surest_wrong_boxes_are_shown_and_told(
+    detector: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    material = Material(detector, "train", "", tmp_path)
+    recipe, split = material.recipe, material.data.splits["train"]
+    found = []
+    for item in split.items:
+        _, truth = recipe.input.to_map(recipe.input.read(item))
+        count = len(truth["labels"])
+        found.append({k: truth[k] for k in ("boxes", "labels", "masks")} | {"scores": torch.full((count,), 0.7)})
+    monkeypatch.setattr(Run, "load_model", lambda self: Told(found))
+    objects = sum(len(each["labels"]) for each in found)
+    (text,) = sections.box_mistakes(material).parts
+    assert f"find {objects} of {objects} objects" in text.text
+    assert "0 boxes stand for none" in text.text
+
+    first, second, third, *_ = found
+    first["labels"][0] = 1 - first["labels"][0]
+    first["scores"][0] = 0.9
+    for name, value in second.items():
+        second[name] = torch.cat([value, value[:1]])
+    third["boxes"][1] = torch.tensor([0.0, 0.0, 2.0, 2.0])
+    third["scores"] = torch.tensor([0.7, 0.4])
+    text, shown = sections.box_mistakes(material).parts
+    assert f"find {objects - 2} of {objects} objects" in text.text
+    assert "2 boxes stand for none" in text.text, "a score of 0.4 is not told"
+    wrong, double = shown.samples
+    names = detector.classes
+    assert (wrong.said, wrong.sure) == (names[first["labels"][0]], "90.0%")
+    assert wrong.truth == f"{names[1 - first['labels'][0]]}, of the same place by 100%"
+    assert wrong.name == str(split.items[0].image)
+    assert double.truth == f"{double.said}, found already"
+
+
+def test_an_evaluation_by_windows_is_found(segmenter: Run, tmp_path: Path) -> None:
+    run = Run(shutil.copytree(segmenter.path, tmp_path / "run"))
+    config = run.path / "config.yaml"
+    config.write_text(read(config).replace("inference: whole", "inference: sliding"), encoding="utf-8")
+    found = Material(run, "", "", tmp_path).evaluation
+    assert found == json.loads(read(run.path / "evaluation-test-sliding.json"))
+    assert found["window"] == 32
 
 
 def test_an_evaluation_of_an_older_checkpoint_is_done_anew(segmenter: Run, reports: object, tmp_path: Path) -> None:

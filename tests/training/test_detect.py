@@ -8,11 +8,11 @@ import torch
 from faster_coco_eval import COCO, COCOeval_faster
 from faster_coco_eval import mask as coco_mask
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.ops import box_iou
 
 from tests.killing import fit_until
-from tests.objects import CLASSES, NUMBERS, coco_table, tiny_recipe, write_objects
+from tests.objects import CLASSES, NUMBERS, Told, coco_table, tiny_recipe, write_objects
 from tests.training.test_resume import assert_same, outcome
 from unireplknet.cli import main
 from unireplknet.errors import UserError
@@ -30,17 +30,6 @@ def detecting(tmp_path_factory: pytest.TempPathFactory) -> Run:
     root = tmp_path_factory.mktemp("detecting")
     data = write_objects(root / "data", 64, empty=2)
     return fit(tiny_recipe(data, epochs=10, detector="mask_rcnn"), root / "run")
-
-
-class Told(nn.Module):
-    """Says what it is told of each map in turn."""
-
-    def __init__(self, found: list[dict[str, Tensor]]) -> None:
-        super().__init__()
-        self.found = iter(found)
-
-    def forward(self, maps: list[Tensor]) -> list[dict[str, Tensor]]:
-        return [next(self.found) for _ in maps]
 
 
 def as_json(found: list[dict[str, Tensor]], names: tuple[str, ...], masks: bool) -> list[dict[str, Any]]:
@@ -193,7 +182,7 @@ def test_a_process_without_samples_takes_part_and_changes_nothing(detector: str,
     task.no_loss().backward()
     gradients = [p.grad for p in task.parameters() if p.requires_grad]
     assert all(gradient is not None and not gradient.any() for gradient in gradients)
-    assert torch.isfinite(task.objective([torch.zeros(task.map_shape)] * 2, task.blank_labels(2)))
+    assert torch.isfinite(task.objective([torch.zeros(task.map_shape)] * 2, task.blank_labels(2, task.map_shape)))
 
 
 def true_boxes(images: Path, count: int) -> list[dict[str, Any]]:

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from tests import objects, scenes
 from tests.runs import tiny_recipe, write_tree
 from tests.series_data import forecast_recipe, write_weather
 from unireplknet.cli import main
@@ -68,12 +69,16 @@ def test_a_changed_batch_scales_the_rate_and_says_so(monkeypatch: pytest.MonkeyP
         make_plan(original.override(["--trainer.devices", "3"]), SAMPLES["in1k_t"])
 
 
+KINDS = ([], ["--optim.milestones", "[1,3]"], ["--optim.power", "1"], ["--optim.epoch_decay", "0.5"])
+
+
 @pytest.mark.parametrize("warmup", [0.0, 1.5, 50.0])
-def test_highest_rate_is_that_of_the_real_schedule(
-    warmup: float, tiny: Recipe, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("kind", KINDS)
+def test_highest_and_last_rate_are_those_of_the_real_schedule(
+    kind: list[str], warmup: float, tiny: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without_measuring(monkeypatch)
-    recipe = tiny.override(["--optim.warmup_epochs", str(warmup)])
+    recipe = tiny.override(["--optim.warmup_epochs", str(warmup), *kind])
     plan = make_plan(recipe)
     optimizer = build_optimizer(nn.Linear(2, 2), recipe.optim)
     schedule = build_schedule(optimizer, recipe.optim, plan.steps_per_epoch)
@@ -83,6 +88,7 @@ def test_highest_rate_is_that_of_the_real_schedule(
         optimizer.step()
         schedule.step()
     assert plan.highest_lr == pytest.approx(max(rates))
+    assert plan.last_lr == pytest.approx(rates[-1])
     assert ("no longer than its warm-up" in "\n".join(describe(plan, recipe))) is (warmup == 50)
 
 
@@ -234,3 +240,102 @@ def test_a_step_that_is_too_much_is_not_measured(tiny: Recipe, monkeypatch: pyte
     lines = "\n".join(describe(plan, tiny))
     assert "not measured: a step is too much for a CPU" in lines
     assert "and the activations" in lines
+
+
+class Spy(nn.Module):
+    """Counts the MACs of convolutions and linear layers by the shapes that they are given and make."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.macs = 0
+        for module in model.modules():
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+                module.register_forward_hook(self.count)
+
+    def count(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        if isinstance(module, nn.Linear):
+            self.macs += output.numel() * module.in_features
+        elif isinstance(module, nn.ConvTranspose2d):
+            self.macs += inputs[0].numel() * module.weight[0].numel()
+        else:
+            self.macs += output.numel() * module.weight[0].numel()
+
+
+def test_the_plan_of_a_segmenter(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = scenes.tiny_recipe(scenes.write_scenes(tmp_path / "data"), auxiliary=0.4)
+    plan = make_plan(recipe)
+    assert plan.samples == Samples(3, {"train": 6, "val": 3, "test": 3}, assumed=False)
+    assert plan.shapes == ((3, 32, 32),)
+    model = _build(recipe, 3).train()
+    spy = Spy(model)
+    model.forward_training(torch.randn(2, 3, 32, 32))
+    assert plan.macs == pytest.approx(spy.macs / 2, rel=1e-3)
+    assert plan.parameters == sum(p.numel() for p in model.parameters())
+    assert plan.memory.measured == (2,)
+    assert plan.memory.activations > 2 * 3 * 32 * 32 * 4
+    recipe.save(tmp_path / "masks.yaml")
+    assert main(["train", str(tmp_path / "masks.yaml"), "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert "3 classes (counted)" in out
+    assert "3 x 32 x 32" in out
+
+
+@pytest.mark.parametrize("detector", ["mask_rcnn", "retinanet"])
+def test_the_plan_of_a_detector(detector: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    anchors = (16, 32, 64) if detector == "retinanet" else (8, 16, 32, 64)
+    root = objects.write_objects(tmp_path / "data", 12, ((48, 64), (64, 48)))
+    recipe = objects.tiny_recipe(root, detector=detector, anchors=anchors)
+    recipe.augment.scale, recipe.augment.crop = (1.0, 1.0), 0.0
+    plan = make_plan(recipe)
+    assert plan.samples == Samples(2, {"train": 6, "val": 3, "test": 3}, assumed=False)
+    train = recipe.data.load(recipe.input).splits["train"].items
+    sizes = [{item.size for item in train[:4]}, {item.size for item in train[4:]}]
+    # 48 and 64 pixels are filled up to 64; all the same where a batch has both.
+    assert plan.shapes == ((3, 64, 64), (3, 64, 64))
+    assert len(sizes[0]) == 2
+    assert plan.memory.activations > 4 * 3 * 64 * 64 * 4
+    model = _build(recipe, 2).train()
+    spy = Spy(model)
+    whole = {"boxes": torch.tensor([[0.0, 0.0, 64.0, 64.0]] * 40), "labels": torch.zeros(40, dtype=torch.int64)}
+    whole["masks"] = torch.ones(40, 64, 64, dtype=torch.uint8)
+    model([torch.randn(3, 64, 64)] * 2, [whole] * 2)  # more objects than boxes of them are learnt from
+    assert plan.macs == pytest.approx(spy.macs / 2, rel=1e-3)
+    recipe.save(tmp_path / "boxes.yaml")
+    assert main(["train", str(tmp_path / "boxes.yaml"), "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert "2 classes (counted)" in out
+    assert ("masks not included" in out) is (detector == "mask_rcnn")
+
+
+def test_maps_of_several_sizes_are_averaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_measuring(monkeypatch)
+    root = objects.write_objects(tmp_path / "data", 24, ((48, 64), (48, 144)))
+    recipe = objects.tiny_recipe(root).override(["--optim.batch_size", "1", "--input.long", "200"])
+    recipe.augment.scale, recipe.augment.crop = (1.0, 1.0), 0.0
+    plan = make_plan(recipe)
+    assert set(plan.shapes) == {(3, 64, 64), (3, 64, 160)}
+    wide = sum(shape[2] == 160 for shape in plan.shapes) / len(plan.shapes)
+    single = [objects.tiny_recipe(objects.write_objects(tmp_path / str(w), 8, ((48, w),))) for w in (64, 144)]
+    macs = []
+    for each in single:
+        each.augment.scale, each.augment.crop, each.input.long = (1.0, 1.0), 0.0, 200
+        macs.append(make_plan(each).macs)
+    assert macs[0] < macs[1]
+    assert plan.macs == pytest.approx((1 - wide) * macs[0] + wide * macs[1], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "maps"),
+    [("ade20k_t", 20_210 // 16 * 127, "3 x 512 x 512"), ("coco_t", 118_287 // 16 * 36, "3 x 800 x 1344, the largest")],
+)
+def test_published_trainings_are_planned_without_data(
+    name: str, steps: int, maps: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_measuring(monkeypatch)
+    recipe = find_recipe(name)
+    plan = make_plan(recipe, SAMPLES[name])
+    assert plan.steps == steps
+    lines = "\n".join(describe(plan, recipe))
+    assert maps in lines
+    assert "assumed" in lines
+    assert plan.seconds(10) > 3600

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from unireplknet.errors import UserError
+from unireplknet.errors import UserError, nearest, shorten
 from unireplknet.modalities import ImageInput
 from unireplknet.nn.batch_stats import SyncBatchNorm2d
 from unireplknet.recipes import RECIPES, find_recipe
-from unireplknet.training.recipe import Data, Model, Optim, Recipe, Trainer, nearest, shorten
+from unireplknet.training.recipe import Data, Model, Optim, Recipe, Trainer
 
 
 @pytest.mark.parametrize("name", RECIPES)

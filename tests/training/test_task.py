@@ -87,7 +87,7 @@ def test_a_pass_without_samples_has_gradients_of_zero_for_all_that_learns(foreca
 def test_forecasts_are_scored_over_numbers_not_batches() -> None:
     recipe = forecast_recipe(Path("nowhere"))
     module = task_of(recipe.build("ab"), recipe, 2, steps_per_epoch=1).eval()
-    truth = torch.randn(5, *module.blank_labels(1).shape[1:])
+    truth = torch.randn(5, *module.blank_labels(1, module.map_shape).shape[1:])
     truth[1, :4] = torch.nan
     for part in (slice(0, 2), slice(2, 5)):
         maps = torch.zeros(len(truth[part]), *module.map_shape)

@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             say(__version__)
             return 0
         if words[0] not in COMMANDS:
-            from unireplknet.training.recipe import nearest
+            from unireplknet.errors import nearest
 
             raise UserError(f"no command {words[0]!r}{nearest(words[0], COMMANDS)} (unireplknet --help lists them)")
         COMMANDS[words[0]](words[1:])

@@ -27,9 +27,9 @@ def info(words: list[str]) -> None:
     parser.add_argument("--ablations", action="store_true", help="the rows of the paper's tables 3a to 3d instead")
     options = parser.parse_args(words)
 
+    from unireplknet.errors import nearest
     from unireplknet.models.complexity import complexity
     from unireplknet.models.published import ABLATION_ROWS, VARIANT_ROWS
-    from unireplknet.training.recipe import nearest
 
     wanted = options.variant
     rows = [

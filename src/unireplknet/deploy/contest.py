@@ -17,9 +17,8 @@ import torch
 from unireplknet.deploy.benchmark import Clocks, Timing, describe_machine, take_turns
 from unireplknet.deploy.disturbance import of_machine, of_turns
 from unireplknet.deploy.entrants import DTYPES, ENGINES, LAYOUTS, RUNTIMES, Entrant, Manner, Ready, find_entrant
-from unireplknet.errors import UserError
+from unireplknet.errors import UserError, nearest
 from unireplknet.ops import constant_weights
-from unireplknet.training.recipe import nearest
 
 logger = logging.getLogger(__name__)
 

@@ -22,9 +22,8 @@ from unireplknet.deploy.openvino import OpenVinoNetwork
 from unireplknet.deploy.pt2 import holds_machine_code
 from unireplknet.deploy.safetensors import SafetensorsNetwork
 from unireplknet.deploy.targets import SUFFIXES, TARGETS, Target
-from unireplknet.errors import UserError
+from unireplknet.errors import UserError, nearest
 from unireplknet.models.published import Accuracy, find_accuracy
-from unireplknet.training.recipe import nearest
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 import logging
 from collections import defaultdict
@@ -13,12 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from unireplknet.errors import UserError
 from unireplknet.modalities.folder import SPLITS
-from unireplknet.modalities.masks import IGNORE, divide_images
+from unireplknet.modalities.images import ImageSet, ImageSplit
 
 logger = logging.getLogger(__name__)
 
@@ -59,54 +56,19 @@ class Objects:
     size: tuple[int, int] | None = None
 
 
-@dataclass(frozen=True)
-class BoxSplit:
-    """Images and boxes that have not been read yet.
+class BoxSplit(ImageSplit[Objects]):
+    """Images and boxes that have not been read yet."""
 
-    Attributes:
-        items: The images.
-    """
-
-    items: Sequence[Objects]
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def label(self, index: int) -> Tensor:
-        """Nothing: boxes are changed together with the image."""
-        return torch.tensor(IGNORE)
-
-    def name(self, index: int) -> str:
-        """Path of the image."""
-        return str(self.items[index].image)
-
-    def fingerprint(self) -> str:
-        """A short hash of names and boxes, to notice that a split has changed since a run."""
-        digest = hashlib.sha256()
-        for item in self.items:
-            digest.update(f"{item.image.name} {[(b.corners, b.label, b.crowd) for b in item.boxes]}\n".encode())
-        return digest.hexdigest()[:16]
+    def learnt(self, item: Objects) -> object:
+        """The boxes."""
+        return [(box.corners, box.label, box.crowd) for box in item.boxes]
 
 
-@dataclass(frozen=True)
-class Boxed:
-    """A data set of images with boxes.
-
-    Attributes:
-        classes: Class names; a label is an index into them.
-        splits: ``{"all": ...}`` where the source has no split of its own, otherwise some of train, val, test.
-    """
-
-    classes: tuple[str, ...]
-    splits: dict[str, BoxSplit]
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the outputs: the classes."""
-        return self.classes
+class Boxed(ImageSet[BoxSplit]):
+    """A data set of images with boxes."""
 
     def divided(self, val_fraction: float, test_fraction: float, seed: int) -> Boxed:
-        """The samples under the keys train, val and, where there is one, test.
+        """As of :class:`ImageSet`.
 
         Args:
             val_fraction: Part of the training samples to choose the epoch with, unless the source has a val split.
@@ -116,11 +78,11 @@ class Boxed:
         Raises:
             UserError: There are too few images, or a part has no boxes.
         """
-        splits = divide_images(self.splits, val_fraction, test_fraction, seed)
-        for name, split in splits.items():
+        made = super().divided(val_fraction, test_fraction, seed)
+        for name, split in made.splits.items():
             if not any(not box.crowd for item in split.items for box in item.boxes):
                 raise UserError(f"none of the {len(split)} images of the {name} split has a box")
-        return Boxed(self.classes, splits)
+        return made
 
 
 def load_coco(path: str | Path, masks: bool = False) -> Boxed:

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
-
-import numpy as np
-import torch
-from torch import Tensor
 
 from unireplknet.errors import UserError
 from unireplknet.modalities.folder import SPLITS, find_files
+from unireplknet.modalities.images import ImageSet, ImageSplit
 
 IGNORE = -100
 """Label of pixels that count for nothing, as PyTorch's cross-entropy has it."""
-
-
-S = TypeVar("S", bound=Any)
-"""A split: a dataclass with items."""
 
 
 @dataclass(frozen=True)
@@ -38,97 +29,16 @@ class Pair:
     classes: int = 0
 
 
-@dataclass(frozen=True)
-class MaskSplit:
-    """Images and masks that have not been read yet.
+class MaskSplit(ImageSplit[Pair]):
+    """Images and masks that have not been read yet."""
 
-    Attributes:
-        items: The files.
-    """
-
-    items: Sequence[Pair]
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def label(self, index: int) -> Tensor:
-        """Nothing: the mask is read and changed together with the image."""
-        return torch.tensor(IGNORE)
-
-    def name(self, index: int) -> str:
-        """Path of the image."""
-        return str(self.items[index].image)
-
-    def fingerprint(self) -> str:
-        """A short hash of names and sizes of the masks, to notice that a split has changed since a run."""
-        digest = hashlib.sha256()
-        for pair in self.items:
-            size = 0 if pair.mask is None else pair.mask.stat().st_size
-            digest.update(f"{pair.image.name} {size}\n".encode())
-        return digest.hexdigest()[:16]
+    def learnt(self, item: Pair) -> object:
+        """The size of the mask."""
+        return 0 if item.mask is None else item.mask.stat().st_size
 
 
-@dataclass(frozen=True)
-class Masked:
-    """A data set of images with masks.
-
-    Attributes:
-        classes: Class names; a label is an index into them.
-        splits: ``{"all": ...}`` where the source has no split of its own, otherwise some of train, val, test.
-    """
-
-    classes: tuple[str, ...]
-    splits: dict[str, MaskSplit]
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the outputs: the classes."""
-        return self.classes
-
-    def divided(self, val_fraction: float, test_fraction: float, seed: int) -> Masked:
-        """The samples under the keys train, val and, where there is one, test.
-
-        Args:
-            val_fraction: Part of the training samples to choose the epoch with, unless the source has a val split.
-            test_fraction: Part of the whole to test with, unless the source is split already.
-            seed: Seed of both divisions.
-
-        Raises:
-            UserError: There are too few images.
-        """
-        return Masked(self.classes, divide_images(self.splits, val_fraction, test_fraction, seed))
-
-
-def divide_images(splits: dict[str, S], val_fraction: float, test_fraction: float, seed: int) -> dict[str, S]:
-    """Give images a train and a val split, and a test split unless their own division leaves it out.
-
-    Args:
-        splits: As found: ``{"all": ...}``, or some of train, val, test.
-        val_fraction: Part of the training samples to choose the epoch with, unless there is a val split.
-        test_fraction: Part of the whole to test with, unless there is a division.
-        seed: Seed of both divisions.
-
-    Raises:
-        UserError: There are too few images.
-    """
-    splits = dict(splits)
-    if "all" in splits:
-        splits["train"], splits["test"] = _divide(splits.pop("all"), test_fraction, seed, "test")
-    if "val" not in splits:
-        splits["train"], splits["val"] = _divide(splits["train"], val_fraction, seed, "val")
-    return {name: splits[name] for name in SPLITS if name in splits}
-
-
-def _divide(split: S, fraction: float, seed: int, name: str) -> tuple[S, S]:
-    from sklearn.model_selection import train_test_split
-
-    if not 0 < fraction < 1:
-        raise UserError(f"data.{name}_fraction is {fraction}; expected a number between 0 and 1")
-    if len(split.items) < 2:
-        raise UserError(f"there are {len(split.items)} image(s): at least 2 are needed to set some aside for {name}")
-    parts = train_test_split(np.arange(len(split.items)), test_size=fraction, random_state=seed)
-    kept, taken = (replace(split, items=[split.items[i] for i in part]) for part in parts)
-    return kept, taken
+class Masked(ImageSet[MaskSplit]):
+    """A data set of images with masks."""
 
 
 def load_masks(path: str | Path, extensions: Sequence[str]) -> Masked:

@@ -1,6 +1,8 @@
 """Parameters and MACs, computed from a model and beside the printed figures."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -42,16 +44,21 @@ def _uncounted(model: UniRepLKNet) -> int:
     return sum(count_params(layer) for layer in layers)
 
 
-def count_macs(model: nn.Module, shape: tuple[int, int, int]) -> int:
+def count_macs(
+    model: nn.Module, shape: tuple[int, int, int], forward: Callable[[torch.Tensor], Any] | None = None
+) -> int:
     """Multiply-accumulates of a network's convolutions and matrix products for one map, forward only.
 
     Args:
         model: A network on the meta device. In training mode parallel branches are computed, otherwise their merge.
         shape: Channels, height and width of the map.
+        forward: A method of it that is counted instead of its forward.
     """
     dtype = next(model.parameters()).dtype
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(torch.empty(2, *shape, dtype=dtype, device="meta"))  # two, for batch statistics of 1 x 1 maps
+        (forward or model)(
+            torch.empty(2, *shape, dtype=dtype, device="meta")
+        )  # two, for batch statistics of 1 x 1 maps
     return counter.get_total_flops() // 4
 
 

@@ -9,16 +9,14 @@ import timm
 from torch import Tensor, nn
 
 from unireplknet.errors import UserError
-from unireplknet.models.backbone import UniRepLKNet
-from unireplknet.models.segmenter import below
-from unireplknet.models.variants import VARIANTS
+from unireplknet.models.dense import DenseNetwork, is_own
 
 Kind = Literal["faster_rcnn", "mask_rcnn", "retinanet"]
 
 BoxHead = Literal["mlp", "conv"]
 
-BACKBONE = "network.backbone.features.model"
-"""Where the libraries put the backbone."""
+STRIDE = 32
+"""Torchvision's detectors fill maps up to a multiple of this height and width."""
 
 RATIOS = (0.5, 1.0, 2.0)
 """Height to width of the anchors."""
@@ -46,7 +44,7 @@ class Pyramid(nn.Module):
         return self.fpn({str(i): level for i, level in enumerate(self.features(x))})
 
 
-class Detector(nn.Module):
+class Detector(DenseNetwork):
     """Maps to boxes of objects, with class, score and, from Mask R-CNN, mask.
 
     Faster R-CNN and Mask R-CNN see the four stages, and a coarser level where there is an anchor for it; RetinaNet sees
@@ -78,6 +76,8 @@ class Detector(nn.Module):
         Section 5 of the paper takes Cascade Mask R-CNN, which torchvision has not.
     """
 
+    place = "network.backbone.features.model"
+
     def __init__(
         self,
         backbone: str,
@@ -95,7 +95,7 @@ class Detector(nn.Module):
         **kwargs: Any,
     ) -> None:
         super().__init__()
-        own = backbone.partition(".")[0] in VARIANTS
+        own = is_own(backbone)
         single = detector == "retinanet"
         stages = 3 if single else 4
         extra = _extra_levels(detector, stages, len(anchors), width)
@@ -126,13 +126,9 @@ class Detector(nn.Module):
             for when, part in (("train", 2 * proposals), ("test", proposals)):
                 counts |= {f"rpn_pre_nms_top_n_{when}": part, f"rpn_post_nms_top_n_{when}": part}
             self.network = _rcnn(detector)(pyramid, **heads, **counts, **given)
+        self._width = width
         self.first_label = 0 if single else 1
         """Label of the first class in torchvision's count: 0 is the background of detectors in two stages."""
-
-    @property
-    def backbone(self) -> UniRepLKNet | nn.Module:
-        """The network that sees the maps."""
-        return self.get_submodule(BACKBONE)
 
     def features(self, x: Tensor) -> list[Tensor]:
         """What the pyramid is given of the stages, for x of shape (B, C, H, W)."""
@@ -159,6 +155,24 @@ class Detector(nn.Module):
         made = self.network(list(maps), targets)
         return made if self.training else [self._told(found) for found in made]
 
+    def layers(self, x: Tensor) -> None:
+        """Compute what a training step does of maps (B, C, H, W) but for choosing boxes, to count its arithmetic.
+
+        The second stage of Faster and Mask R-CNN gets as many boxes as it learns from at most.
+        """
+        levels = list(self.get_submodule("network.backbone")(x).values())
+        if isinstance(head := getattr(self.network, "head", None), nn.Module):
+            head(levels)
+            return
+        network: Any = self.network
+        network.rpn.head(levels)
+        heads = network.roi_heads
+        boxes = heads.fg_bg_sampler.batch_size_per_image
+        masks = int(boxes * heads.fg_bg_sampler.positive_fraction)
+        heads.box_predictor(heads.box_head(levels[0].new_empty(len(x) * boxes, self._width, 7, 7)))
+        if heads.has_mask():
+            heads.mask_predictor(heads.mask_head(levels[0].new_empty(len(x) * masks, self._width, 14, 14)))
+
     def _told(self, found: dict[str, Tensor]) -> dict[str, Tensor]:
         told = {**found, "labels": found["labels"] - self.first_label}
         if "masks" in found:
@@ -173,23 +187,6 @@ class Detector(nn.Module):
             kwargs: As of ``torch.compile``.
         """
         self.get_submodule("network.backbone").compile(*args, **kwargs)
-
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute the blocks of the backbone in the backward pass instead of keeping their activations.
-
-        Args:
-            enable: Whether to.
-        """
-        self.backbone.set_grad_checkpointing(enable)  # type: ignore[operator]
-
-    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """The backbone's groups for layer-wise learning-rate decay, as timm defines it; the rest is the last one.
-
-        Args:
-            coarse: One group a stage instead of one a block.
-        """
-        groups = self.backbone.group_matcher(coarse)  # type: ignore[operator]
-        return {name: below(BACKBONE, patterns) for name, patterns in groups.items()}
 
 
 def _extra_levels(detector: Kind, stages: int, levels: int, width: int) -> nn.Module | None:

@@ -8,15 +8,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unireplknet.errors import missing_extra
-from unireplknet.models.backbone import UniRepLKNet
+from unireplknet.models.dense import DenseNetwork, is_own
 
 Decoder = Literal["upernet", "unet"]
 
-BACKBONE = "network.encoder.model.model"
-"""Where the libraries put the backbone."""
 
-
-class Segmenter(nn.Module):
+class Segmenter(DenseNetwork):
     """Maps to the class of each of their pixels.
 
     Backbones of the family have feature norms, which are then UPerNet's own: released backbones of segmenters fit.
@@ -38,6 +35,8 @@ class Segmenter(nn.Module):
         and its auxiliary head 256 channels where torchvision's has a quarter of the stage's.
     """
 
+    place = "network.encoder.model.model"
+
     def __init__(
         self,
         backbone: str,
@@ -53,9 +52,7 @@ class Segmenter(nn.Module):
             import segmentation_models_pytorch as smp
         except ImportError as error:
             raise missing_extra("segmentation_models_pytorch", "segment") from error
-        from unireplknet.models.variants import VARIANTS
-
-        own = backbone.partition(".")[0] in VARIANTS
+        own = is_own(backbone)
         settings = {"feature_norms": True, **kwargs} if own else kwargs
         self.network = smp.create_model(
             decoder,
@@ -73,22 +70,6 @@ class Segmenter(nn.Module):
             self.network.decoder.feature_norms = nn.ModuleList(nn.Identity() for _ in norms)
         self.auxiliary = _fcn_head(self.network.encoder.out_channels[-2], num_classes) if auxiliary else None
 
-    @property
-    def backbone(self) -> UniRepLKNet | nn.Module:
-        """The network that sees the maps."""
-        return self.get_submodule(BACKBONE)
-
-    @property
-    def merged(self) -> bool:
-        """Whether there is nothing to merge: the backbone is merged, or of another family."""
-        return not isinstance(self.backbone, UniRepLKNet) or self.backbone.merged
-
-    def reparameterize(self) -> Segmenter:
-        """Merge the backbone's branches and norms, in place; see :meth:`UniRepLKNet.reparameterize`."""
-        if isinstance(self.backbone, UniRepLKNet):
-            self.backbone.reparameterize()
-        return self
-
     def forward(self, x: Tensor) -> Tensor:
         """Map x of shape (B, C, H, W), of any H and W, to logits (B, num_classes, H, W)."""
         return self._classify(self.network.encoder(x), x)
@@ -104,23 +85,6 @@ class Segmenter(nn.Module):
     def _classify(self, features: list[Tensor], x: Tensor) -> Tensor:
         return _resized(self.network.segmentation_head(self.network.decoder(features)), x)
 
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute the blocks of the backbone in the backward pass instead of keeping their activations.
-
-        Args:
-            enable: Whether to.
-        """
-        self.backbone.set_grad_checkpointing(enable)  # type: ignore[operator]
-
-    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """The backbone's groups for layer-wise learning-rate decay, as timm defines it; the decoder is the last one.
-
-        Args:
-            coarse: One group a stage instead of one a block.
-        """
-        groups = self.backbone.group_matcher(coarse)  # type: ignore[operator]
-        return {name: below(BACKBONE, patterns) for name, patterns in groups.items()}
-
 
 def _fcn_head(dim: int, num_classes: int) -> nn.Module:
     from torchvision.models.segmentation.fcn import FCNHead
@@ -132,10 +96,3 @@ def _resized(logits: Tensor, like: Tensor) -> Tensor:
     if logits.shape[2:] == like.shape[2:]:
         return logits
     return F.interpolate(logits, size=like.shape[2:], mode="bilinear", align_corners=False)
-
-
-def below(prefix: str, patterns: Any) -> Any:
-    """Patterns of timm's group matchers, a string or pairs of one and an order, for names below a prefix."""
-    if isinstance(patterns, str):
-        return patterns.replace("^", f"^{prefix}.".replace(".", r"\."), 1)
-    return [(below(prefix, pattern), order) for pattern, order in patterns]

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from unireplknet.errors import UserError
+from unireplknet.errors import UserError, nearest
 from unireplknet.recipes import audio, detect, imagenet, points, segment, series, video
 from unireplknet.recipes.small import MNIST, digits, emoji, folder, mnist
 from unireplknet.training.plan import Samples
-from unireplknet.training.recipe import Recipe, nearest
+from unireplknet.training.recipe import Recipe
 
 __all__ = ["RECIPES", "SAMPLES", "find_recipe"]
 
@@ -24,7 +24,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     )
 }
 
-SAMPLES: dict[str, Samples] = {"mnist": MNIST, **imagenet.SAMPLES}
+SAMPLES: dict[str, Samples] = {"mnist": MNIST, **imagenet.SAMPLES, **segment.SAMPLES, **detect.SAMPLES}
 """Published sizes of the data of recipes, by which a training can be planned without them."""
 
 

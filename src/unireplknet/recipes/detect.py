@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from unireplknet.modalities.detect import DetectAugment, DetectInput
 from unireplknet.recipes.imagenet import RELEASED
+from unireplknet.training.plan import Samples
 from unireplknet.training.recipe import Data, Model, Optim, Recipe, Trainer
 
 
@@ -141,6 +142,8 @@ ALL = (
     *(coco_t, coco_s, coco_s_in22k, coco_b_in22k, coco_l_in22k, coco_xl_in22k),
     *(boxes, scene_boxes),
 )
+
+SAMPLES = {r.__name__: Samples(80, {"train": 118_287, "val": 5_000}) for r in ALL if r.__name__.startswith("coco")}
 
 
 def _coco(name: str, variant: str, weights: str, drop_path: float, layer_decay: float, ema: float = 0.0) -> Recipe:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from unireplknet.modalities.segment import SegmentAugment, SegmentInput
 from unireplknet.recipes.imagenet import RELEASED
+from unireplknet.training.plan import Samples
 from unireplknet.training.recipe import Data, Model, Optim, Recipe, Trainer
 
 
@@ -149,6 +150,8 @@ ALL = (
     *(ade20k_t, ade20k_s, ade20k_s_in22k, ade20k_s_in22k_640, ade20k_b_in22k, ade20k_l_in22k, ade20k_xl_in22k),
     *(masks, scenes),
 )
+
+SAMPLES = {r.__name__: Samples(150, {"train": 20_210, "val": 2_000}) for r in ALL if r.__name__.startswith("ade20k")}
 
 
 def _ade20k(name: str, variant: str, weights: str, drop_path: float, layer_decay: float, size: int = 512) -> Recipe:

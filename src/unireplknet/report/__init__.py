@@ -11,7 +11,8 @@ from unireplknet.cli.console import first_line
 from unireplknet.files import write_text
 from unireplknet.recipes import RECIPES
 from unireplknet.report.document import Document
-from unireplknet.report.sections import Material, headline, make_sections
+from unireplknet.report.material import Material
+from unireplknet.report.sections import headline, make_sections
 from unireplknet.training.run import Run
 
 __all__ = ["write_report"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,15 +16,15 @@ from torch.utils.data import DataLoader
 from torchmetrics import Metric
 from torchmetrics.detection import MeanAveragePrecision
 
-from unireplknet.errors import UserError, missing_extra
+from unireplknet.errors import UserError, missing_extra, shorten
 from unireplknet.insight.boxes import draw_boxes
 from unireplknet.modalities.boxes import BoxSplit, Objects
-from unireplknet.modalities.folder import distinct_stems, find_inputs
+from unireplknet.modalities.folder import Batch
 from unireplknet.modalities.picture import panels
 from unireplknet.models.detector import Detector
-from unireplknet.training.evaluate import best_device, choose_split
+from unireplknet.training.evaluate import best_device, choose_split, find_places, write_evaluation
 from unireplknet.training.loader import build_loader
-from unireplknet.training.recipe import Recipe, shorten
+from unireplknet.training.recipe import Recipe
 from unireplknet.training.run import Run
 from unireplknet.training.task import Task
 
@@ -121,10 +120,10 @@ class Detection(Task):
         """The least that goes through all stages."""
         return self.recipe.input.channels, 64, 64
 
-    def blank_labels(self, count: int) -> list[dict[str, Tensor]]:
+    def blank_labels(self, count: int, shape: tuple[int, int, int]) -> list[dict[str, Tensor]]:
         """Nothing to be found."""
         nothing = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
-        return [nothing | {"masks": torch.zeros(0, *self.map_shape[1:], dtype=torch.uint8)} for _ in range(count)]
+        return [nothing | {"masks": torch.zeros(0, *shape[1:], dtype=torch.uint8)} for _ in range(count)]
 
     def forward(self, maps: Sequence[Tensor]) -> list[dict[str, Tensor]]:
         """What is found in each of the maps (C, H, W)."""
@@ -201,13 +200,25 @@ def evaluate(run: Run, name: str = "", path: str = "") -> tuple[Path, BoxScores]
     name = choose_split(run, data, name)
     masks = recipe.model.detector == "mask_rcnn"
     scores = score(run.load_model(), build_loader(recipe, data.splits[name]), len(run.classes), masks)
-    file = run.path / f"evaluation-{name}.json"
-    text = json.dumps({"split": name} | scores.summary(run.classes), indent=2, ensure_ascii=False)
-    file.write_text(text + "\n", encoding="utf-8")
-    return file, scores
+    return write_evaluation(run, name, scores.summary(run.classes)), scores
 
 
 @torch.inference_mode()
+def find(model: nn.Module, loader: DataLoader[Any]) -> Iterator[tuple[Batch, list[dict[str, Tensor]]]]:
+    """Batches, and what a network finds in each of their maps."""
+    device = best_device()
+    model = model.to(device).eval()
+    for batch in loader:
+        found = model([map.to(device) for map in batch.maps]) if batch.maps else []
+        yield batch, [{name: value.cpu() for name, value in image.items()} for image in _numbers(found)]
+
+
+def surest(found: dict[str, Tensor], least: float) -> dict[str, Tensor]:
+    """The objects of an image that have at least a score."""
+    kept = found["scores"] >= least
+    return {name: value[kept] for name, value in found.items()}
+
+
 def score(model: nn.Module, loader: DataLoader[Any], classes: int, masks: bool = False) -> BoxScores:
     """Run a network over images, and compare what it finds with what is there.
 
@@ -220,16 +231,15 @@ def score(model: nn.Module, loader: DataLoader[Any], classes: int, masks: bool =
     Raises:
         UserError: None of the images could be read.
     """
-    device, metric = best_device(), coco_scores(masks, each_class=True)
-    model = model.to(device).eval()
+    metric = coco_scores(masks, each_class=True)
     objects, images, unreadable = torch.zeros(classes, dtype=torch.int64), 0, []
-    for batch in loader:
+    for batch, found in find(model, loader):
         for problem in batch.problems:
             unreadable.append(problem)
             logger.warning("skipped unreadable sample %d: %s", len(unreadable), problem)
         if not batch.labels:
             continue
-        metric.update(_on_cpu(model([map.to(device) for map in batch.maps])), batch.labels)
+        metric.update(found, batch.labels)
         for there in batch.labels:
             objects += torch.bincount(there["labels"][~there["iscrowd"]], minlength=classes)
             images += 1
@@ -244,10 +254,6 @@ def score(model: nn.Module, loader: DataLoader[Any], classes: int, masks: bool =
         for kind, prefix in kinds.items()
     }
     return BoxScores(figures, per_class, objects.tolist(), images, unreadable)
-
-
-def _on_cpu(found: Sequence[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
-    return [{name: value.cpu() for name, value in image.items()} for image in _numbers(found)]
 
 
 def _known(value: Tensor) -> float | None:
@@ -289,7 +295,6 @@ class Prediction:
     problem: str = ""
 
 
-@torch.inference_mode()
 def predict(run: Run, paths: Sequence[str | Path], folder: Path | None = None, least: float = 0.5) -> list[Prediction]:
     """Find objects in files.
 
@@ -306,22 +311,14 @@ def predict(run: Run, paths: Sequence[str | Path], folder: Path | None = None, l
         UserError: A path does not exist, or no file was found or readable.
     """
     recipe = run.recipe
-    files = find_inputs(paths, recipe.input.extensions)
-    folder = folder or run.path / "predictions"
-    folder.mkdir(parents=True, exist_ok=True)
-    device, stems = best_device(), distinct_stems(files)
-    model = run.load_model().to(device)
+    files, places = find_places(run, paths, folder)
     said: dict[int, Prediction] = {}
     problems: list[str] = []
-    for batch in build_loader(recipe, BoxSplit([Objects(file) for file in files])):
+    for batch, found in find(run.load_model(), build_loader(recipe, BoxSplit([Objects(file) for file in files]))):
         problems += batch.problems
-        if not batch.maps:
-            continue
-        found = _on_cpu(model([map.to(device) for map in batch.maps]))
         for index, map, each in zip(batch.indices.tolist(), batch.maps, found, strict=True):
-            kept = (each["scores"] >= least).nonzero()[:, 0]
-            told = {name: value[kept] for name, value in each.items()}
-            picture = folder / f"{stems[index]}-drawn.png"
+            told = surest(each, least)
+            picture = places[index].with_name(f"{places[index].name}-drawn.png")
             draw_boxes(panels(recipe.input, map)[0].pixels, told, run.classes, files[index].name, picture)
             said[index] = Prediction(str(files[index]), _told(told, run.classes), str(picture))
     if not said:

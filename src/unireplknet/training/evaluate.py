@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_confusion_matrix
 
-from unireplknet.errors import UserError
+from unireplknet.errors import UserError, shorten
 from unireplknet.modalities.folder import Draw, Labelled, MapDataset, Split, distinct_stems, find_inputs
 from unireplknet.modalities.picture import panels
 from unireplknet.ops import constant_weights
 from unireplknet.training.labels import average_precision, class_probabilities
 from unireplknet.training.loader import build_loader
-from unireplknet.training.recipe import Recipe, shorten
+from unireplknet.training.recipe import Recipe
 from unireplknet.training.run import Run
 
 if TYPE_CHECKING:
@@ -184,13 +184,55 @@ def evaluate(run: Run, name: str = "", path: str = "") -> tuple[str, Scores]:
     name = choose_split(run, data, name)
     split = data.splits[name]
     scores = score_split(run, split)
-    text = json.dumps({"split": name} | scores.summary(run.classes), indent=2, ensure_ascii=False)
-    (run.path / f"evaluation-{name}.json").write_text(text + "\n", encoding="utf-8")
+    write_evaluation(run, name, scores.summary(run.classes))
     if scores.labels.ndim == 2:
         return name, scores
     draw_confusion(scores.confusion(len(run.classes)), run.classes, run.path / f"confusion-{name}.png")
     _draw_doubtful(run, split, scores, run.path / f"predictions-{name}.png")
     return name, scores
+
+
+def evaluation_file(run: Run, name: str, kind: str = "") -> Path:
+    """Where the scores of a split lie.
+
+    Args:
+        run: The run.
+        name: The split.
+        kind: How it was looked at, where that is not as the recipe says.
+    """
+    return run.path / f"evaluation-{name}{kind}.json"
+
+
+def write_evaluation(run: Run, name: str, summary: dict[str, Any], kind: str = "") -> Path:
+    """Write the scores of a split, as plain numbers, into the run folder.
+
+    Args:
+        run: The run.
+        name: The split.
+        summary: The scores.
+        kind: As of :func:`evaluation_file`.
+    """
+    file = evaluation_file(run, name, kind)
+    text = json.dumps({"split": name} | summary, indent=2, ensure_ascii=False)
+    file.write_text(text + "\n", encoding="utf-8")
+    return file
+
+
+def find_places(run: Run, paths: Sequence[str | Path], folder: Path | None = None) -> tuple[list[Path], list[Path]]:
+    """Files of a run's modality, and for each the beginning ``FOLDER/NAME`` of what is to be drawn of it.
+
+    Args:
+        run: The run.
+        paths: Files, or folders to search for them.
+        folder: Where to draw, made where it is missing; by default ``predictions`` in the run folder.
+
+    Raises:
+        UserError: A path does not exist, or no file was found.
+    """
+    files = find_inputs(paths, run.recipe.input.extensions)
+    folder = folder or run.path / "predictions"
+    folder.mkdir(parents=True, exist_ok=True)
+    return files, [folder / stem for stem in distinct_stems(files)]
 
 
 def choose_split(run: Run, data: Any, name: str = "") -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -56,15 +56,20 @@ def _decay_too(
 
 def build_schedule(optimizer: Optimizer, optim: Optim, steps_per_epoch: int) -> LambdaLR:
     """The learning rate of each step, a function of the step alone."""
+    return LambdaLR(optimizer, lr_factor(optim, steps_per_epoch))
+
+
+def lr_factor(optim: Optim, steps_per_epoch: int) -> Callable[[int], float]:
+    """From the number of steps taken to what the highest learning rate is multiplied with."""
     warmup, total = warmup_steps(optim, steps_per_epoch), optim.epochs * steps_per_epoch
     floor = optim.min_lr / optim.lr
     if optim.epoch_decay:
-        return LambdaLR(optimizer, lambda step: _epoch_factor(step, warmup, steps_per_epoch, optim))
+        return lambda step: _epoch_factor(step, warmup, steps_per_epoch, optim)
     if optim.milestones:
-        return LambdaLR(optimizer, lambda step: _step_factor(step, warmup, steps_per_epoch, optim.milestones))
+        return lambda step: _step_factor(step, warmup, steps_per_epoch, optim.milestones)
     if optim.power:
-        return LambdaLR(optimizer, lambda step: _power_factor(step, warmup, total, floor, optim.power))
-    return LambdaLR(optimizer, lambda step: cosine_factor(step, warmup, total, floor))
+        return lambda step: _power_factor(step, warmup, total, floor, optim.power)
+    return lambda step: cosine_factor(step, warmup, total, floor)
 
 
 def warmup_steps(optim: Optim, steps_per_epoch: int) -> int:

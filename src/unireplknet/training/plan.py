@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
+from statistics import mean
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from unireplknet import UniRepLKNet
 from unireplknet.deploy.benchmark import peak_bytes
 from unireplknet.errors import UserError
-from unireplknet.modalities.folder import Draw, Labelled
-from unireplknet.modalities.windows import Windowed
+from unireplknet.modalities.folder import AnySplit, Draw
 from unireplknet.models.complexity import count_macs, count_params
-from unireplknet.models.detector import Detector
+from unireplknet.models.detector import STRIDE, Detector
 from unireplknet.models.forecaster import Forecaster
 from unireplknet.models.segmenter import Segmenter
 from unireplknet.training.loader import build_loader, steps_per_epoch
-from unireplknet.training.optim import build_optimizer, cosine_factor, warmup_steps
+from unireplknet.training.optim import build_optimizer, lr_factor, warmup_steps
 from unireplknet.training.recipe import Recipe
 
 AFFORDABLE = 5e10
@@ -30,6 +32,12 @@ UNAFFORDABLE = 5e12
 
 SMALL = (2, 4)
 """Batches measured in place of a larger one: pairs for mixup, and activations outweigh what does not grow with them."""
+
+LOOKED = 16
+"""Training samples whose sizes are looked at, where they have several."""
+
+Shape = tuple[int, int, int]
+"""Channels, height and width."""
 
 PUBLISHED_SPEEDS = {
     12: "what an independent retraining of S in float32 comes to, A800",
@@ -119,7 +127,8 @@ class Plan:
         parameters: Parameters in training form.
         groups: Parameters by weight decay.
         memory: Memory of a device.
-        macs: Multiply-accumulates of one map, forward, in training form.
+        macs: Multiply-accumulates of one map, forward, in training form: a mean over ``shapes``.
+        shapes: Shapes of the maps of some batches; one, where all are alike.
     """
 
     recipe: Recipe
@@ -129,6 +138,7 @@ class Plan:
     groups: tuple[Group, ...]
     memory: Memory
     macs: int
+    shapes: tuple[Shape, ...]
 
     @property
     def devices(self) -> int:
@@ -153,9 +163,13 @@ class Plan:
     @property
     def highest_lr(self) -> float:
         """The highest rate of any step: less than optim.lr where the warm-up is as long as the run."""
-        optim = self.recipe.optim
-        last_of_rise = min(self.warmup, self.steps - 1)
-        return optim.lr * cosine_factor(last_of_rise, self.warmup, self.steps, optim.min_lr / optim.lr)
+        factor, last_of_rise = lr_factor(self.recipe.optim, self.steps_per_epoch), min(self.warmup, self.steps - 1)
+        return self.recipe.optim.lr * max(map(factor, range(last_of_rise + 1)))
+
+    @property
+    def last_lr(self) -> float:
+        """The rate of the last step."""
+        return self.recipe.optim.lr * lr_factor(self.recipe.optim, self.steps_per_epoch)(self.steps - 1)
 
     @property
     def samples_per_epoch(self) -> int:
@@ -197,21 +211,17 @@ def make_plan(recipe: Recipe, published: Samples | None = None) -> Plan:
     """
     if recipe.data.path or published is None:
         data = recipe.data.load(recipe.input)
-        if not isinstance(data, Labelled | Windowed):
-            raise UserError(f"{recipe.name} is for {recipe.task}; --dry-run plans classes and forecasts")
         samples = Samples(len(data.names), {k: len(v) for k, v in data.splits.items()}, assumed=False)
-        shape = _map_shape(recipe, data)
+        shapes = _map_shapes(recipe, data.splits["train"])
     else:
         samples = published.divided(recipe.data.val_fraction)
-        size = recipe.input.size  # type: ignore[attr-defined]  # counts are published for images only
-        shape = (recipe.input.channels, size, size)
+        shapes = [_assumed_shape(recipe)]
     batch = recipe.optim.device_batch(recipe.trainer.devices * recipe.trainer.nodes)
     with torch.device("meta"):
         model = _build(recipe, samples.classes)
-    macs = count_macs(model.train(), shape)
-    measured: tuple[int, ...] = (batch,) if batch in SMALL or 3 * macs * batch <= AFFORDABLE else SMALL
-    if 3 * macs * max(measured) > UNAFFORDABLE:
-        measured = ()
+    counts = {shape: count_macs(model.train(), shape, _learning(model)) for shape in set(shapes)}
+    macs, largest = round(mean(counts[shape] for shape in shapes)), max(shapes, key=math.prod)
+    measured = _affordable(counts[largest], batch, least=2 if recipe.task == "segmentation" else 1)
     groups, optimizer = _optimizer_of(model, recipe)
     weights = sum(p.nbytes for p in model.parameters())
     average = weights + sum(b.nbytes for b in model.buffers())
@@ -226,23 +236,59 @@ def make_plan(recipe: Recipe, published: Samples | None = None) -> Plan:
             gradients=sum(p.nbytes for p in model.parameters() if p.requires_grad),
             optimizer=optimizer,
             average=average if recipe.optim.ema else 0,
-            activations=_activations(recipe, samples.classes, shape, batch, measured),
+            activations=_activations(recipe, samples.classes, largest, batch, measured),
             measured=measured,
         ),
         macs,
+        tuple(shapes),
     )
 
 
-def _map_shape(recipe: Recipe, data: Labelled | Windowed) -> tuple[int, int, int]:
-    """Shape of the maps in training; the loader complains here as it would in a run."""
+def _map_shapes(recipe: Recipe, split: AnySplit) -> list[Shape]:
+    """Shapes of the maps of some training batches, one where all are alike; the loader complains as it would in a run.
+
+    Batches of a detector are as large as their largest sample in each direction, and a multiple of STRIDE.
+    """
     world = recipe.trainer.devices * recipe.trainer.nodes
-    dataset = build_loader(recipe, data.splits["train"], augment=True, world=world).dataset
-    for index in range(len(data.splits["train"])):
-        sample = dataset[Draw(0, index)]
-        if sample.map is not None:
-            channels, height, width = sample.map.shape
-            return channels, height, width
-    raise UserError(f"none of the training samples could be read; the last: {sample.problem}")
+    dataset = build_loader(recipe, split, augment=True, world=world).dataset
+    samples = (dataset[Draw(0, index)] for index in range(len(split)))
+    read = (sample for sample in samples if sample.map is not None)
+    shapes = [tuple(sample.map.shape) for sample in islice(read, LOOKED if recipe.task == "detection" else 1)]
+    if not shapes:
+        raise UserError(
+            f"none of the training samples could be read; the last: {dataset[Draw(0, len(split) - 1)].problem}"
+        )
+    if recipe.task != "detection":
+        return shapes
+    size = recipe.optim.device_batch(world)
+    batches = [shapes[start : start + size] for start in range(0, len(shapes), size)]
+    return [_padded(*(max(sides) for sides in zip(*batch, strict=True))) for batch in batches]
+
+
+def _padded(channels: int, height: int, width: int) -> Shape:
+    return channels, -(-height // STRIDE) * STRIDE, -(-width // STRIDE) * STRIDE
+
+
+def _assumed_shape(recipe: Recipe) -> Shape:
+    """Shape of the maps in training, without having seen a sample: the largest, where they have several."""
+    inputs: Any = recipe.input
+    if recipe.task == "detection":
+        return _padded(inputs.channels, inputs.short, inputs.long)
+    return inputs.channels, inputs.size, inputs.size
+
+
+def _learning(model: nn.Module) -> Callable[[Tensor], Any] | None:
+    """What is computed of maps in training, where that is more than the answer."""
+    if isinstance(model, Detector):
+        return model.layers
+    return model.forward_training if isinstance(model, Segmenter) else None
+
+
+def _affordable(macs: int, batch: int, least: int) -> tuple[int, ...]:
+    """Batches of at least some samples to measure a step of ``macs`` a map on; none where it is too much for a CPU."""
+    whole = batch >= least and (batch in SMALL or 3 * macs * batch <= AFFORDABLE)
+    measured = (batch,) if whole else SMALL
+    return measured if 3 * macs * max(measured) <= UNAFFORDABLE else ()
 
 
 def _build(recipe: Recipe, classes: int) -> UniRepLKNet | Forecaster | Segmenter | Detector:
@@ -269,7 +315,7 @@ def _optimizer_of(model: nn.Module, recipe: Recipe) -> tuple[tuple[Group, ...], 
     return tuple(groups), sum(value.nbytes for state in optimizer.state.values() for value in state.values())
 
 
-def _activations(recipe: Recipe, classes: int, shape: tuple[int, int, int], batch: int, measured: Sequence[int]) -> int:
+def _activations(recipe: Recipe, classes: int, shape: Shape, batch: int, measured: Sequence[int]) -> int:
     """Peak bytes of forward, loss and backward on the CPU, without the gradients of the weights, which come on top."""
     from unireplknet.training.task import task_of
 
@@ -282,7 +328,7 @@ def _activations(recipe: Recipe, classes: int, shape: tuple[int, int, int], batc
     low = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(recipe.trainer.precision)
 
     def peak(count: int) -> int:
-        labels = task.blank_labels(count)
+        labels = task.blank_labels(count, shape)
 
         def step() -> None:
             maps = torch.randn(count, *shape, dtype=dtype)
@@ -326,7 +372,8 @@ def describe(plan: Plan, original: Recipe, tflops: float | None = None) -> list[
         ("steps", f"{plan.steps:,} = {plan.steps_per_epoch:,} an epoch x {optim.epochs} epochs"),
         ("", f"{left:,} samples an epoch are left over, other ones each time" if left else ""),
         ("warm-up", f"{plan.warmup:,} steps = {optim.warmup_epochs:g} epochs"),
-        ("learning rate", f"{plan.highest_lr:g} at most, {_origin(plan, original)}; {optim.min_lr:g} at the end"),
+        ("learning rate", f"{plan.highest_lr:g} at most, {_origin(plan, original)}; {plan.last_lr:.3g} at the end"),
+        ("maps", _maps(plan)),
         ("network", f"{name}, {plan.parameters:,} parameters in training form"),
         ("", f"starts from {recipe.model.weights}, not read here" if recipe.model.weights else ""),
         *(("", _group(group)) for group in plan.groups),
@@ -336,12 +383,28 @@ def describe(plan: Plan, original: Recipe, tflops: float | None = None) -> list[
         ("  optimiser", _size(memory.optimizer)),
         ("  average", _size(memory.average) if memory.average else "none (optim.ema is 0)"),
         ("  activations", _activations_of(plan)),
-        ("  together", _together(memory)),
+        ("  together", _together(plan)),
         ("arithmetic", f"{plan.macs_per_epoch:.3g} MACs an epoch forward, {plan.macs / 1e9:.3g} G a sample;"),
+        ("", _boxes_counted(plan)),
         ("", f"training takes {plan.factor} times as many: {_passes(plan)}"),
     ]
     lines = [f"{title:14} {text}" for title, text in rows if text]
     return [*lines, *_speeds(plan, [tflops] if tflops else list(PUBLISHED_SPEEDS), given=tflops is not None)]
+
+
+def _maps(plan: Plan) -> str:
+    channels, height, width = max(plan.shapes, key=math.prod)
+    size = f"{channels} x {height} x {width}"
+    if plan.recipe.task != "detection":
+        return size
+    if plan.samples.assumed:
+        return f"{size}, the largest: others need less, --data PATH looks at some"
+    return f"{size}, the largest of {len(plan.shapes)} batch(es), for memory; arithmetic is the mean"
+
+
+def _boxes_counted(plan: Plan) -> str:
+    two_stages = plan.recipe.task == "detection" and plan.recipe.model.detector != "retinanet"
+    return "with as many boxes an image as the heads learn from at most;" if two_stages else ""
 
 
 def _product(plan: Plan) -> str:
@@ -353,7 +416,8 @@ def _product(plan: Plan) -> str:
 def _origin(plan: Plan, original: Recipe) -> str:
     optim, before = plan.recipe.optim, original.optim
     if plan.highest_lr < optim.lr:
-        return f"less than optim.lr {optim.lr:g} because the run is no longer than its warm-up"
+        why = "the run is no longer than its warm-up" if plan.warmup >= plan.steps else "it falls before it has risen"
+        return f"less than optim.lr {optim.lr:g} because {why}"
     if optim.lr == before.lr:
         return "as in the recipe"
     if math.isclose(optim.lr, before.lr * optim.batch_size / before.batch_size):
@@ -370,12 +434,16 @@ def _group(group: Group) -> str:
 def _activations_of(plan: Plan) -> str:
     if not plan.memory.measured:
         return "not measured: a step is too much for a CPU"
-    return f"{_size(plan.memory.activations)}, {_how_measured(plan)}"
+    masks = ", masks not included" if plan.recipe.model.detector == "mask_rcnn" else ""
+    return f"{_size(plan.memory.activations)}, {_how_measured(plan)}{masks}"
 
 
-def _together(memory: Memory) -> str:
+def _together(plan: Plan) -> str:
+    memory = plan.memory
     if not memory.measured:
         return f"{_size(memory.total)} and the activations"
+    if plan.recipe.model.detector == "mask_rcnn":
+        return f"{_size(memory.total)} and what the head for masks keeps"
     return f"{_size(memory.total)} at most, beside the work space of the libraries"
 
 

@@ -1,8 +1,7 @@
-"""Using a run that segments: scores on a split, and masks for files."""
+"""Segmentation: what is learnt, scores on a split, and masks for files."""
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,18 +14,78 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
+from torchmetrics import MeanMetric, Metric
+from torchmetrics.classification import MulticlassJaccardIndex
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
-from unireplknet.errors import UserError
+from unireplknet.errors import UserError, shorten
 from unireplknet.insight.masks import draw_masks
-from unireplknet.modalities.folder import EpochSampler, MapDataset, collate, distinct_stems, find_inputs
+from unireplknet.modalities.folder import EpochSampler, MapDataset, collate
 from unireplknet.modalities.masks import IGNORE, MaskSplit, Pair
 from unireplknet.modalities.picture import panels
-from unireplknet.training.evaluate import best_device, choose_split
-from unireplknet.training.recipe import Recipe, shorten
+from unireplknet.models.segmenter import Segmenter
+from unireplknet.training.evaluate import best_device, choose_split, find_places, write_evaluation
+from unireplknet.training.recipe import Recipe
 from unireplknet.training.run import Run
+from unireplknet.training.task import Task
 
 logger = logging.getLogger(__name__)
+
+
+class Segmentation(Task):
+    """Learns the class of every pixel.
+
+    Args:
+        model: From maps to logits of the same height and width.
+        recipe: Decides loss, optimiser, schedule and memory layout.
+        num_classes: Number of classes.
+        steps_per_epoch: Optimiser steps in an epoch, for the schedule.
+
+    Raises:
+        UserError: The recipe wants what masks have not.
+    """
+
+    model: Segmenter
+
+    def __init__(self, model: Segmenter, recipe: Recipe, num_classes: int, steps_per_epoch: int) -> None:
+        miou = MulticlassJaccardIndex(num_classes, average="macro", ignore_index=IGNORE)
+        super().__init__(model, recipe, steps_per_epoch, nn.ModuleDict({"loss": MeanMetric("error"), "miou": miou}))
+        optim, select = recipe.optim, recipe.trainer.select
+        if optim.loss != "cross_entropy" or optim.mixup or optim.cutmix:
+            raise UserError("masks are learnt with optim.loss cross_entropy and without optim.mixup and optim.cutmix")
+        if select in ("accuracy", "map"):
+            raise UserError(f"trainer.select is {select}, which masks have not; set it to miou, loss or last")
+        alone = optim.device_batch(recipe.trainer.devices * recipe.trainer.nodes) == 1
+        if alone and recipe.model.decoder == "upernet" and not recipe.trainer.sync_batchnorm:
+            # Its coarsest level is one pixel an image.
+            raise UserError("UPerNet's batch statistics need 2 images a device; raise optim.batch_size, or take unet")
+
+    def objective(self, maps: Tensor, labels: Tensor) -> Tensor:
+        """Mean cross-entropy of the pixels that count, with that of the auxiliary head where there is one."""
+        outputs = self.model.forward_training(maps.contiguous(memory_format=self.layout))
+        smoothing, weights = self.recipe.optim.label_smoothing, (1.0, self.recipe.model.auxiliary)
+        losses = [w * _pixel_loss(out, labels, smoothing) for w, out in zip(weights, outputs, strict=False)]
+        return torch.stack(losses).sum()
+
+    @property
+    def map_shape(self) -> tuple[int, int, int]:
+        """The least that goes through all stages and the decoder."""
+        return self.recipe.input.channels, 64, 64
+
+    def blank_labels(self, count: int, shape: tuple[int, int, int]) -> Tensor:
+        """The first class everywhere."""
+        return torch.zeros(count, *shape[1:], dtype=torch.int64)
+
+    def count(self, outputs: Tensor, labels: Tensor, scores: dict[str, Metric]) -> None:
+        """Cross-entropy of the pixels that count, and the mean over classes of intersection over union."""
+        scores["loss"].update(_pixel_loss(outputs, labels), (labels != IGNORE).sum())
+        scores["miou"].update(outputs.argmax(1), labels)
+
+
+def _pixel_loss(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Mean over the pixels that count, 0 where none does."""
+    total = F.cross_entropy(logits, labels, ignore_index=IGNORE, label_smoothing=smoothing, reduction="sum")
+    return total / (labels != IGNORE).sum().clamp_min(1)
 
 
 @dataclass(frozen=True)
@@ -44,6 +103,11 @@ class Look:
     mirrored: bool = False
     window: int = 0
     overlap: float = 0.0
+
+    @property
+    def kind(self) -> str:
+        """What tells its scores from those of one look at the whole."""
+        return ("-multi-scale" if self.mirrored else "") + ("-sliding" if self.window else "")
 
     @staticmethod
     def of(recipe: Recipe, multi_scale: bool = False, sliding: bool | None = None) -> Look:
@@ -170,12 +234,8 @@ def evaluate(
     name = choose_split(run, data, name)
     look = Look.of(recipe, multi_scale, sliding)
     scores = score(run.load_model(), whole_images(recipe, data.splits[name]), len(run.classes), look)
-    how = {"split": name, "scales": look.scales, "mirrored": look.mirrored, "window": look.window}
-    text = json.dumps(how | scores.summary(run.classes), indent=2, ensure_ascii=False)
-    kind = ("-multi-scale" if multi_scale else "") + ("-sliding" if look.window else "")
-    file = run.path / f"evaluation-{name}{kind}.json"
-    file.write_text(text + "\n", encoding="utf-8")
-    return file, scores
+    how = {"scales": look.scales, "mirrored": look.mirrored, "window": look.window}
+    return write_evaluation(run, name, how | scores.summary(run.classes), look.kind), scores
 
 
 def whole_images(recipe: Recipe, split: MaskSplit) -> DataLoader[Any]:
@@ -246,12 +306,10 @@ def predict(run: Run, paths: Sequence[str | Path], folder: Path | None = None) -
         UserError: A path does not exist, or no file was found or readable.
     """
     recipe = run.recipe
-    files = find_inputs(paths, recipe.input.extensions)
-    folder = folder or run.path / "predictions"
-    folder.mkdir(parents=True, exist_ok=True)
+    files, places = find_places(run, paths, folder)
     device, look = best_device(), Look.of(recipe)
     model = run.load_model().to(device)
-    predictions, stems = [], distinct_stems(files)
+    predictions = []
     for number, batch in enumerate(whole_images(recipe, MaskSplit([Pair(file) for file in files]))):
         file = files[number]
         if batch.problems:
@@ -259,7 +317,7 @@ def predict(run: Run, paths: Sequence[str | Path], folder: Path | None = None) -
             continue
         height, width = batch.labels.shape[1:]
         said = probabilities(model, batch.maps.to(device), (height, width), look).argmax(0).cpu()
-        predictions.append(_write(file, batch.maps[0], said, run, folder / stems[number]))
+        predictions.append(_write(file, batch.maps[0], said, run, places[number]))
     if all(p.problem for p in predictions):
         raise UserError(f"none of the files could be read; the first: {predictions[0].problem}")
     return predictions

@@ -1,4 +1,4 @@
-"""The learning task as a LightningModule."""
+"""The learning task as a LightningModule: what all share, and classes; other tasks are modules of their own."""
 
 from __future__ import annotations
 
@@ -9,20 +9,19 @@ from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
-import torch.nn.functional as F
 from timm.data import Mixup
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 from torchmetrics import MeanMetric, Metric
-from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
+from torchmetrics.classification import MulticlassAccuracy
 
 from unireplknet.errors import UserError
 from unireplknet.modalities.boxes import Boxed
 from unireplknet.modalities.folder import Batch, Labelled
-from unireplknet.modalities.masks import IGNORE, Masked
+from unireplknet.modalities.masks import Masked
 from unireplknet.modalities.windows import Windowed, statistics
 from unireplknet.models.detector import Detector
-from unireplknet.models.forecaster import Forecaster, masked_loss
+from unireplknet.models.forecaster import Forecaster
 from unireplknet.models.segmenter import Segmenter
 from unireplknet.randomness import seed_from
 from unireplknet.training.baselines import table, without_gaps
@@ -91,8 +90,8 @@ class Task(pl.LightningModule, ABC):
         """Shape of a map that the network takes, for batches without samples."""
 
     @abstractmethod
-    def blank_labels(self, count: int) -> Any:
-        """Labels of the right shape and type, for steps without samples."""
+    def blank_labels(self, count: int, shape: tuple[int, int, int]) -> Any:
+        """Labels of the right shape and type for maps of a shape, for steps without samples."""
 
     def forward(self, maps: Any) -> Any:
         """Maps (B, C, H, W) to what the network says of them."""
@@ -242,7 +241,7 @@ class Classification(Task):
         """The least that goes through all stages: the network takes any height and width."""
         return self.recipe.input.channels, 32, 32
 
-    def blank_labels(self, count: int) -> Tensor:
+    def blank_labels(self, count: int, shape: tuple[int, int, int]) -> Tensor:
         """The first class, or none of several."""
         return torch.zeros(count, self.num_classes) if self.several else torch.zeros(count, dtype=torch.int64)
 
@@ -263,99 +262,6 @@ class Classification(Task):
         scores["map" if self.several else "accuracy"].update(class_probabilities(outputs, kind), labels.long())
 
 
-class Segmentation(Task):
-    """Learns the class of every pixel.
-
-    Args:
-        model: From maps to logits of the same height and width.
-        recipe: Decides loss, optimiser, schedule and memory layout.
-        num_classes: Number of classes.
-        steps_per_epoch: Optimiser steps in an epoch, for the schedule.
-
-    Raises:
-        UserError: The recipe wants what masks have not.
-    """
-
-    model: Segmenter
-
-    def __init__(self, model: Segmenter, recipe: Recipe, num_classes: int, steps_per_epoch: int) -> None:
-        miou = MulticlassJaccardIndex(num_classes, average="macro", ignore_index=IGNORE)
-        super().__init__(model, recipe, steps_per_epoch, nn.ModuleDict({"loss": MeanMetric("error"), "miou": miou}))
-        optim, select = recipe.optim, recipe.trainer.select
-        if optim.loss != "cross_entropy" or optim.mixup or optim.cutmix:
-            raise UserError("masks are learnt with optim.loss cross_entropy and without optim.mixup and optim.cutmix")
-        if select in ("accuracy", "map"):
-            raise UserError(f"trainer.select is {select}, which masks have not; set it to miou, loss or last")
-        alone = optim.device_batch(recipe.trainer.devices * recipe.trainer.nodes) == 1
-        if alone and recipe.model.decoder == "upernet" and not recipe.trainer.sync_batchnorm:
-            # Its coarsest level is one pixel an image.
-            raise UserError("UPerNet's batch statistics need 2 images a device; raise optim.batch_size, or take unet")
-
-    def objective(self, maps: Tensor, labels: Tensor) -> Tensor:
-        """Mean cross-entropy of the pixels that count, with that of the auxiliary head where there is one."""
-        outputs = self.model.forward_training(maps.contiguous(memory_format=self.layout))
-        smoothing, weights = self.recipe.optim.label_smoothing, (1.0, self.recipe.model.auxiliary)
-        losses = [w * _pixel_loss(out, labels, smoothing) for w, out in zip(weights, outputs, strict=False)]
-        return torch.stack(losses).sum()
-
-    @property
-    def map_shape(self) -> tuple[int, int, int]:
-        """The least that goes through all stages and the decoder."""
-        return self.recipe.input.channels, 64, 64
-
-    def blank_labels(self, count: int) -> Tensor:
-        """The first class everywhere."""
-        return torch.zeros(count, *self.map_shape[1:], dtype=torch.int64)
-
-    def count(self, outputs: Tensor, labels: Tensor, scores: dict[str, Metric]) -> None:
-        """Cross-entropy of the pixels that count, and the mean over classes of intersection over union."""
-        scores["loss"].update(_pixel_loss(outputs, labels), (labels != IGNORE).sum())
-        scores["miou"].update(outputs.argmax(1), labels)
-
-
-def _pixel_loss(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Mean over the pixels that count, 0 where none does."""
-    total = F.cross_entropy(logits, labels, ignore_index=IGNORE, label_smoothing=smoothing, reduction="sum")
-    return total / (labels != IGNORE).sum().clamp_min(1)
-
-
-class Forecasting(Task):
-    """Learns to foretell numbers.
-
-    Args:
-        model: A :class:`~unireplknet.models.forecaster.Forecaster`, from windows to forecasts in physical units.
-        recipe: Decides loss, optimiser, schedule and memory layout.
-        steps_per_epoch: Optimiser steps in an epoch, for the schedule.
-    """
-
-    model: Forecaster
-
-    def __init__(self, model: Forecaster, recipe: Recipe, steps_per_epoch: int) -> None:
-        scores = nn.ModuleDict({"loss": MeanMetric("error"), "mae": MeanMetric("error")})
-        super().__init__(model, recipe, steps_per_epoch, scores)
-        self.kind = recipe.optim.regression
-
-    @property
-    def map_shape(self) -> tuple[int, int, int]:
-        """That of a window."""
-        return self.model.window_shape
-
-    def blank_labels(self, count: int) -> Tensor:
-        """Forecasts of zero."""
-        return torch.zeros(count, *self.model.forecast_shape)
-
-    def objective(self, maps: Tensor, labels: Tensor) -> Tensor:
-        """Mean loss of what was measured, in units of the change over the horizon."""
-        loss, count = masked_loss(self(maps), labels, self.model.unit, self.kind)
-        return loss / count.clamp_min(1)
-
-    def count(self, outputs: Tensor, labels: Tensor, scores: dict[str, Metric]) -> None:
-        """Count forecasts, in units of the change over the horizon."""
-        for name, kind in (("loss", self.kind), ("mae", "mae")):
-            loss, count = masked_loss(outputs, labels, self.model.unit, kind)
-            scores[name].update(loss / count.clamp_min(1), count)
-
-
 def build_task(recipe: Recipe, data: Labelled | Masked | Boxed | Windowed, steps_per_epoch: int) -> Task:
     """The network and what it is to learn from the data."""
     several = isinstance(data, Labelled) and data.several
@@ -373,12 +279,17 @@ def build_task(recipe: Recipe, data: Labelled | Masked | Boxed | Windowed, steps
 
 def task_of(model: nn.Module, recipe: Recipe, outputs: int, steps_per_epoch: int, several: bool = False) -> Task:
     """What a network is to learn: forecasts, classes of pixels, boxes, or ``outputs`` classes, as its type says."""
+    # Their modules are built on this one.
     if isinstance(model, Forecaster):
+        from unireplknet.training.forecast import Forecasting
+
         return Forecasting(model, recipe, steps_per_epoch)
     if isinstance(model, Segmenter):
+        from unireplknet.training.segment import Segmentation
+
         return Segmentation(model, recipe, outputs, steps_per_epoch)
     if isinstance(model, Detector):
-        from unireplknet.training.detect import Detection  # which is built on this module
+        from unireplknet.training.detect import Detection
 
         return Detection(model, recipe, steps_per_epoch)
     return Classification(model, recipe, outputs, steps_per_epoch, several)

@@ -1,0 +1,333 @@
+"""The parts of a recipe that are the same for all modalities, and what they make: network, data, schedule, trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import unireplknet
+from unireplknet import UniRepLKNet
+from unireplknet.errors import UserError, nearest, shorten
+from unireplknet.modalities import BUILT_IN, SOURCES, Input
+from unireplknet.modalities.boxes import Boxed
+from unireplknet.modalities.folder import Labelled
+from unireplknet.modalities.masks import Masked
+from unireplknet.modalities.windows import Windowed
+from unireplknet.models.detector import Detector
+from unireplknet.models.forecaster import Forecaster
+from unireplknet.models.published import ABLATION_ROWS
+from unireplknet.models.segmenter import Segmenter
+from unireplknet.nn.batch_stats import synchronise_batch_norms
+
+Dense = TypeVar("Dense", Segmenter, Detector)
+
+
+@dataclass
+class Model:
+    """The network.
+
+    Args:
+        name: A registered variant.
+        row: A row of the paper's design tables instead, as `unireplknet info --ablations` names it.
+        weights: File or Hub id of weights to start from; empty starts from random numbers.
+        num_classes: Number of classes; 0 takes it from the data.
+        depths: Blocks of each of the four stages; empty keeps the variant's, as below.
+        dims: Channels of each stage.
+        kernel_sizes: Kernel size of each block, one list a stage.
+        stem_stride: Downscaling before the first stage: 4, 2 or 1.
+        drop_path: Probability of skipping the last block of the network; earlier ones linearly less.
+        drop: Dropout before the classifier.
+        head_init_scale: Factor on the classifier's first weights; small where the rest is trained already.
+        decoder: What makes masks of the network's features: "upernet", or the lighter "unet".
+        decoder_width: Channels of UPerNet; of the first of U-Net's five steps, halved in each; of a detector's pyramid.
+        auxiliary: Weight of the loss of a second head for masks, on the third stage; 0 for no such head.
+        detector: What finds boxes: "faster_rcnn", "mask_rcnn" (with masks, see input.masks) or "retinanet".
+        anchors: Side in pixels of the square anchor of each level of the pyramid.
+        box_head: What looks at each box: "mlp", or four convolutions with batch statistics, "conv".
+        head_width: Width of the layers between the features of a box and its class.
+        proposals: Boxes of each image that these layers look at, at most, in evaluation.
+        rois: Boxes of each image that they learn from.
+    """
+
+    name: str = "unireplknet_a"
+    row: str = ""
+    weights: str = ""
+    num_classes: int = 0
+    depths: tuple[int, ...] = ()
+    dims: tuple[int, ...] = ()
+    kernel_sizes: tuple[tuple[int, ...], ...] = ()
+    stem_stride: Literal[1, 2, 4] = 4
+    drop_path: float = 0.0
+    drop: float = 0.0
+    head_init_scale: float = 1.0
+    decoder: Literal["upernet", "unet"] = "upernet"
+    decoder_width: int = 256
+    auxiliary: float = 0.0
+    detector: Literal["faster_rcnn", "mask_rcnn", "retinanet"] = "faster_rcnn"
+    anchors: tuple[int, ...] = (32, 64, 128, 256, 512)
+    box_head: Literal["mlp", "conv"] = "mlp"
+    head_width: int = 1024
+    proposals: int = 1000
+    rois: int = 512
+
+    def build(self, in_chans: int, classes: Sequence[str]) -> UniRepLKNet:
+        """Construct the network for maps of ``in_chans`` channels.
+
+        Raises:
+            UserError: The settings contradict each other or the data.
+        """
+        self._check_classes(classes)
+        kwargs = {
+            "in_chans": in_chans,
+            "num_classes": len(classes),
+            "drop_path_rate": self.drop_path,
+            "drop_rate": self.drop,
+            "stem_stride": self.stem_stride,
+            "head_init_scale": self.head_init_scale,
+        } | self._shape()
+        try:
+            if self.row:
+                model = UniRepLKNet(**(self._row_kwargs() | kwargs))
+            else:
+                model = unireplknet.create_model(self.name, **kwargs)
+            if self.weights:
+                unireplknet.load_weights(model, self.weights)
+        except UserError:
+            raise
+        except (ValueError, RuntimeError, OSError) as error:
+            raise UserError(f"model {self.row or self.name}: {error}") from error
+        return model
+
+    def build_segmenter(self, in_chans: int, classes: Sequence[str]) -> Segmenter:
+        """Construct a network under a decoder; its name may be any that timm knows.
+
+        Raises:
+            UserError: The settings contradict each other or the data, or the library of decoders is not installed.
+        """
+        decoder = (self.decoder, self.decoder_width, self.auxiliary > 0)
+        return self._build_under(
+            lambda **kwargs: Segmenter(self.name, in_chans, len(classes), *decoder, **kwargs), classes, "masks are made"
+        )
+
+    def build_detector(self, in_chans: int, classes: Sequence[str], sides: dict[str, int]) -> Detector:
+        """Construct a network under a detector of torchvision's; its name may be any that timm knows.
+
+        Args:
+            in_chans: Channels of the maps.
+            classes: Class names.
+            sides: ``short`` and ``long``, to which it scales maps.
+
+        Raises:
+            UserError: The settings contradict each other or the data.
+        """
+        names = ("detector", "anchors", "box_head", "head_width", "proposals", "rois")
+        settings: dict[str, Any] = {name: getattr(self, name) for name in names} | sides
+        return self._build_under(
+            lambda **kwargs: Detector(
+                self.name, in_chans, len(classes), width=self.decoder_width, **settings, **kwargs
+            ),
+            classes,
+            "boxes are found",
+        )
+
+    def _build_under(self, construct: Callable[..., Dense], classes: Sequence[str], what: str) -> Dense:
+        """A backbone of any kind under something, with the weights that it is to start from."""
+        self._check_classes(classes)
+        if self.row:
+            raise UserError(f"model.row is {self.row!r}; {what} by named variants only, see model.name")
+        kwargs: dict[str, Any] = {"drop_path_rate": self.drop_path} | self._shape()
+        if self.stem_stride != 4:
+            kwargs["stem_stride"] = self.stem_stride
+        try:
+            model = construct(**kwargs)
+            if self.weights:
+                if not isinstance(model.backbone, UniRepLKNet):
+                    raise UserError(f"model.weights are read into UniRepLKNets only, not into {self.name}")
+                unireplknet.load_weights(model.backbone, self.weights)
+        except UserError:
+            raise
+        except (ValueError, TypeError, RuntimeError, OSError) as error:
+            raise UserError(f"model {self.name}: {error}") from error
+        return model
+
+    def _check_classes(self, classes: Sequence[str]) -> None:
+        if self.num_classes not in (0, len(classes)):
+            raise UserError(
+                f"model.num_classes is {self.num_classes}, the data have {len(classes)} classes"
+                f" ({shorten(classes)}); leave it at 0 to follow the data"
+            )
+
+    def _shape(self) -> dict[str, Any]:
+        """What differs from the variant."""
+        return {name: value for name in ("depths", "dims", "kernel_sizes") if (value := getattr(self, name))}
+
+    def _row_kwargs(self) -> dict[str, Any]:
+        rows = {row.label: row.kwargs for row in ABLATION_ROWS}
+        if self.row not in rows:
+            hint = nearest(self.row, rows) or "; unireplknet info --ablations names them"
+            raise UserError(f"model.row is {self.row!r}, which is no row of the design tables{hint}")
+        return rows[self.row]
+
+
+@dataclass
+class Data:
+    """The samples and their division.
+
+    Args:
+        source: What lies there: "folder" (one folder a class), "shards" (tar files made by `unireplknet pack` or for
+            webdataset), or another name of :data:`unireplknet.modalities.SOURCES`.
+        path: Where the samples lie; --data PATH is short for it.
+        test_fraction: Part of the data to test with, where the source is not divided already.
+        val_fraction: Part of the training samples to choose the epoch with, where the source has no val folder.
+        split_seed: Seed of these divisions; the seed of training does not change them.
+        window: Shards whose samples are mixed with one another before the next ones are read, for disks that read far
+            apart slowly; 0 mixes all.
+        workers: Processes that prepare samples; 0 prepares them in the main process.
+        max_unreadable: How many samples may be unreadable, and left out, before the run stops.
+    """
+
+    source: str = "folder"
+    path: str = ""
+    test_fraction: float = 0.25
+    val_fraction: float = 0.1
+    split_seed: int = 0
+    window: int = 0
+    workers: int = 0
+    max_unreadable: int = 100
+
+    def load(self, inputs: Input) -> Labelled | Masked | Boxed | Windowed:
+        """Find the samples and divide them into train, val and test.
+
+        Raises:
+            UserError: There is no such source, or it is not what the path holds.
+        """
+        if self.source not in SOURCES:
+            hint = nearest(self.source, SOURCES) or f"; there are {', '.join(SOURCES)}"
+            raise UserError(f"data.source is {self.source!r}{hint}")
+        if self.source not in BUILT_IN and not self.path:
+            raise UserError(f"data.source {self.source!r} needs a path: add --data PATH")
+        data = SOURCES[self.source](Path(self.path), inputs)
+        return data.divided(self.val_fraction, self.test_fraction, self.split_seed)
+
+
+@dataclass
+class Optim:
+    """How the weights are found: AdamW, linear warm-up, then a cosine or a steady decay.
+
+    Args:
+        epochs: Passes over the training samples.
+        batch_size: Samples a step, on all devices together. A flag or file that changes it scales lr with it.
+        accumulate: Parts in which each device works its share of a step off, to need less memory.
+        lr: Highest learning rate.
+        min_lr: Learning rate at the end.
+        warmup_epochs: Epochs in which the learning rate rises linearly to lr.
+        power: Power of a polynomial decay of the learning rate, 1 for a straight line, instead of the cosine; 0 for
+            the cosine.
+        epoch_decay: Factor on the learning rate from each epoch to the next, instead of the cosine; 0 for the cosine.
+        steady_epochs: Epochs at the full learning rate before that decay.
+        milestones: Epochs after which the learning rate falls to a tenth, instead of the cosine; empty for the cosine.
+        betas: Decay of AdamW's running means of gradients and of their squares.
+        weight_decay: Decay of matrices and kernels; biases and other vectors have none.
+        decay_grn: Whether GRN's gamma and beta decay too, as in the published trainings.
+        layer_decay: Factor on the learning rate from each block to the one before it; 1 for the same everywhere.
+        clip_grad: Largest norm of the gradient; 0 for no limit.
+        loss: "cross_entropy", or "bce" (binary cross-entropy of each class), which several classes a sample need.
+        label_smoothing: Part of the target spread over all classes.
+        mixup: Alpha of mixup, which blends pairs of samples; 0 for none.
+        cutmix: Alpha of cutmix, which pastes a rectangle of one into the other; 0 for none.
+        mix_switch: Part of the batches that take cutmix, where both are wanted.
+        mix_prob: Part of the batches that are mixed at all.
+        regression: Loss of forecasts, relative to forecasting no change: "mse", "mae", or "huber" between them.
+        ema: Decay a step of the running average of the weights that is evaluated and kept; 0 for none.
+    """
+
+    epochs: int = 100
+    batch_size: int = 64
+    accumulate: int = 1
+    lr: float = 1e-3
+    min_lr: float = 1e-6
+    warmup_epochs: float = 5.0
+    power: float = 0.0
+    epoch_decay: float = 0.0
+    steady_epochs: int = 1
+    milestones: tuple[int, ...] = ()
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.05
+    decay_grn: bool = False
+    layer_decay: float = 1.0
+    clip_grad: float = 0.0
+    loss: Literal["cross_entropy", "bce"] = "cross_entropy"
+    label_smoothing: float = 0.1
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    mix_switch: float = 0.5
+    mix_prob: float = 1.0
+    regression: Literal["mse", "mae", "huber"] = "mse"
+    ema: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "accumulate"):
+            if getattr(self, name) < 1:
+                raise UserError(f"optim.{name} is {getattr(self, name)}; expected at least 1")
+
+    def device_batch(self, devices: int) -> int:
+        """Samples that a device takes at a time.
+
+        Raises:
+            UserError: The batch cannot be divided evenly.
+        """
+        parts = devices * self.accumulate
+        if self.batch_size % parts:
+            raise UserError(
+                f"optim.batch_size is {self.batch_size}, which {devices} device(s) in {self.accumulate} part(s)"
+                f" cannot share evenly; expected a multiple of {parts}"
+            )
+        return self.batch_size // parts
+
+
+@dataclass
+class Trainer:
+    """How the work is carried out.
+
+    Args:
+        seed: Seed of the first weights, the order of samples and the augmentation.
+        select: What chooses the best epoch on the val split: lowest "loss", highest "accuracy", highest "map" (mean
+            average precision) where samples have several classes, highest "miou" of masks, or highest "box_ap" of
+            boxes; "last" takes the last one, for a val split too small to tell.
+        precision: The arithmetic, as Lightning calls it.
+        accelerator: Where to compute; "auto" takes the best there is.
+        devices: How many devices to use on each machine.
+        nodes: How many machines, each started by torchrun or SLURM.
+        strategy: How devices work together: "ddp" gives each the whole network, "fsdp" a part of it (not run); "auto"
+            is ddp where there are several.
+        compile: Compile the network with torch.compile, which takes minutes at first and saves time at every step.
+        checkpoint_activations: Compute each block a second time in the backward pass instead of keeping its maps.
+        sync_batchnorm: Take batch statistics over all devices, for small batches on each.
+        channels_last: Keep the channels of a pixel side by side in memory, which most devices compute faster.
+        progress: Show a progress bar in a terminal; without one, each epoch is a line in the log.
+        save_minutes: Time between states saved within an epoch, for going on after a crash; 0 saves every step.
+    """
+
+    seed: int = 0
+    select: Literal["loss", "accuracy", "map", "miou", "box_ap", "last"] = "accuracy"
+    precision: Literal["32-true", "64-true", "bf16-mixed", "16-mixed"] = "32-true"
+    accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
+    devices: int = 1
+    nodes: int = 1
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    compile: bool = False
+    checkpoint_activations: bool = False
+    sync_batchnorm: bool = False
+    channels_last: bool = True
+    progress: bool = True
+    save_minutes: float = 10.0
+
+    def prepare(self, model: UniRepLKNet | Forecaster | Segmenter | Detector) -> None:
+        """Set a network up for the way in which it is to be trained, in place."""
+        if self.sync_batchnorm:
+            synchronise_batch_norms(model)
+        model.set_grad_checkpointing(self.checkpoint_activations)
+        if self.compile:
+            model.compile()
