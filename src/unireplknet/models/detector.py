@@ -36,7 +36,7 @@ class Pyramid(nn.Module):
 
         super().__init__()
         self.features = features
-        self.fpn = FeaturePyramidNetwork(features.feature_info.channels(), width, extra)  # type: ignore[operator, union-attr]
+        self.fpn = FeaturePyramidNetwork(features.feature_info.channels(), width, extra)  # type: ignore[operator]
         self.out_channels = width
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
@@ -136,7 +136,7 @@ class Detector(DenseNetwork):
 
     def scaled(self, map: Tensor) -> Tensor:
         """What the backbone sees of a map (C, H, W) in evaluation: scaled, and filled up with zeros."""
-        return self.network.transform([map])[0].tensors[0]  # type: ignore[operator, union-attr]
+        return self.network.transform([map])[0].tensors[0]  # type: ignore[operator]
 
     def forward(self, maps: Sequence[Tensor], targets: Sequence[dict[str, Tensor]] | None = None) -> Any:
         """What is to be minimised in training, what is found in evaluation.
