@@ -36,7 +36,7 @@ class Pyramid(nn.Module):
 
         super().__init__()
         self.features = features
-        self.fpn = FeaturePyramidNetwork(features.feature_info.channels(), width, extra)  # type: ignore[operator]
+        self.fpn = FeaturePyramidNetwork(features.feature_info.channels(), width, extra)  # type: ignore[operator, union-attr]
         self.out_channels = width
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
