@@ -64,13 +64,18 @@ def test_a_file_is_used_only_if_named_and_keeps_other_entries(tmp_path: Path, mo
     assert tiles.choose("conv", x, (5, 5), 1) == other
 
 
-@pytest.mark.parametrize("content", [None, "{", "[]", '{"CASE": 3}', "{}", '{"CASE": {"group": 1}}', "foreign", "odd"])
+@pytest.mark.parametrize("content", [None, "{", "[]", '{"CASE": 3}', "{}", '{"CASE": {"group": 1}}', "foreign", "odd", "float"])
 def test_bad_files_fall_back_to_shipped_tiles_with_one_line(content, tmp_path: Path, monkeypatch, caplog) -> None:
     x, *_ = tensors(SHAPES[0])
     path = tmp_path / "tuned.json"
     case, default = tiles.key("conv", x, (5, 5), 1), tiles.shipped("conv", x)
-    if content in ("foreign", "odd"):
-        tuning.save(path, {"foreign": default} if content == "foreign" else {case: default._replace(block_m=48)})
+    wrong = {
+        "foreign": {"foreign": default},
+        "odd": {case: default._replace(block_m=48)},
+        "float": {case: default._replace(block_m=float(default.block_m))},  # type: ignore[arg-type]
+    }
+    if content in wrong:
+        tuning.save(path, wrong[content])
     elif content is not None:
         path.write_text(content.replace("CASE", case))
     monkeypatch.setattr(tiles, "_path", str(path))

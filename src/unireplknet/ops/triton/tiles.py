@@ -141,6 +141,8 @@ def load(path: Path) -> dict[str, Tiles]:
     for case, values in entries.items():
         if not isinstance(values, dict) or set(values) != set(Tiles._fields):
             raise ValueError(f"{path}: {case!r} is {values!r}, expected {', '.join(Tiles._fields)}")
+        if any(type(value) is not int for value in values.values()):
+            raise ValueError(f"{path}: {case!r} is {values!r}, expected whole numbers")
         table[case] = Tiles(**values)
     return table
 
