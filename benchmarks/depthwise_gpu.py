@@ -2,6 +2,7 @@
 
     python benchmarks/depthwise_gpu.py            # every shape
     python benchmarks/depthwise_gpu.py --quick    # one shape of each stage
+    python benchmarks/depthwise_gpu.py --tune     # find this card's fastest tiles instead, and keep them
 
 Times forward and backward against F.conv2d in both layouts, eager and under torch.compile, in one process
 with the contenders interleaved. A shape that fails its check is reported and not timed. Writes
@@ -23,7 +24,7 @@ import triton
 from torch import Tensor
 from triton.testing import do_bench
 
-from unireplknet.ops.triton import can_use, depthwise_conv2d
+from unireplknet.ops.triton import can_use, depthwise_conv2d, tiles, tuning
 
 # Batch, channels, height, width, kernel.
 QUICK = [(128, 160, 28, 28, 13), (128, 320, 14, 14, 13), (128, 640, 7, 7, 13)]
@@ -123,15 +124,41 @@ def bandwidth() -> float:
     return 2 * source.numel() / (do_bench(lambda: target.copy_(source), return_mode="median") / 1e3)
 
 
+def tune(shapes: list[tuple[int, int, int, int, int]], path: Path) -> int:
+    """Keep the fastest tiles of each shape that pass their check, after each shape."""
+    tf32, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, False
+    for dtype in DTYPES:
+        for batch, channels, height, width, kernel in shapes:
+            x = torch.randn(batch, channels, height, width, device="cuda", dtype=dtype)
+            weight = torch.randn(channels, 1, kernel, kernel, device="cuda")
+            if reason := can_use(x, weight, 1):
+                print(f"not run: {reason}")
+                continue
+            kinds: tuple[tiles.Kind, ...] = ("conv", "correlate")
+            for kind in kinds:
+                case = tiles.key(kind, x, (kernel, kernel), 1)
+                results = tuning.tune(kind, x, weight, torch.randn_like(x), 1, lambda call: do_bench(call))
+                print(case, *(f"    {tried}: {result}" for tried, result in results.items()), sep="\n")
+                if winner := tuning.fastest(results):
+                    tuning.save(path, {case: winner})
+    torch.backends.cudnn.allow_tf32 = tf32
+    print(f"to use them: UNIREPLKNET_TRITON_TUNED={path}")
+    return 0
+
+
 def main() -> int:
     """Check, time, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one shape of each stage")
-    shapes = QUICK if parser.parse_args().quick else SHAPES
+    parser.add_argument("--tune", nargs="?", type=Path, const=tuning.DEFAULT_FILE, metavar="FILE")
+    arguments = parser.parse_args()
+    shapes = QUICK if arguments.quick else SHAPES
     if not torch.cuda.is_available():
         print("needs a CUDA or ROCm card; PyTorch sees none", file=sys.stderr)
         return 1
     torch.manual_seed(0)
+    if arguments.tune:
+        return tune(shapes, arguments.tune.expanduser())
     card = torch.cuda.get_device_name()
     copy = bandwidth()
     entries = []

@@ -12,7 +12,7 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") == "1"
 collect_ignore = (
     ["test_interpreter.py", "test_init.py", "test_inspection.py"]
     if INTERPRETED
-    else ["test_autograd.py", "test_cache.py", "test_kernels.py", "test_ops.py"]
+    else ["test_autograd.py", "test_cache.py", "test_kernels.py", "test_ops.py", "test_tuning.py"]
 )
 
 pytest.importorskip("triton")

@@ -13,15 +13,12 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from unireplknet.ops.triton import cache, kernels
-from unireplknet.ops.triton.geometry import ALIGN, Geometry, cut
+from unireplknet.ops.triton.geometry import Geometry
+from unireplknet.ops.triton.tiles import choose, geometry
 
 # float32 on tensor cores: each factor is split in two tf32 halves and three of their products are kept, which
 # has about float32 accuracy. AMD's compiler has no such mode; there float32 runs as it is.
 _FLOAT32_PRECISION = "ieee" if torch.version.hip else "tf32x3"
-
-# The weight gradient is split over the batch until about this many programs share the work. A constant rather
-# than the card's size, so that the order of summation is the same on any card.
-_CORRELATE_PROGRAMS = 512
 
 
 class Launch(NamedTuple):
@@ -38,41 +35,6 @@ class Launch(NamedTuple):
             self.kernel[self.grid](**self.args, num_warps=self.num_warps)
 
 
-class Tiles(NamedTuple):
-    """Shipped tile sizes of one element size: pixels of a group and a window, rows, warps, pipeline depth.
-
-    Chosen from compiled code (no register spills on sm_80, sm_90 and sm_120, least instructions a pixel), see
-    ``benchmarks/triton_static_report.py``; not yet timed on a card.
-    """
-
-    group: int
-    window: int
-    block_m: int
-    num_warps: int
-    stages: int
-
-
-_CONV_TILES = {2: Tiles(64, 64, 128, 8, 3), 4: Tiles(32, 32, 64, 4, 2), 8: Tiles(32, 32, 32, 4, 2)}
-_CORRELATE_TILES = {2: Tiles(64, 128, 64, 4, 2), 4: Tiles(32, 64, 32, 4, 2), 8: Tiles(32, 32, 32, 4, 2)}
-# Planes up to 8 x 8 in float32 are still one group, with fewer rows to a tile.
-_SMALL_PLANE = 64
-_SMALL_PLANE_TILES = Tiles(64, 64, 32, 4, 2)
-# Other planes of odd length load element by element, and every address takes registers.
-_ODD_PLANE_TILES = {2: Tiles(64, 64, 64, 8, 2), 4: Tiles(32, 32, 64, 8, 1), 8: Tiles(32, 32, 32, 4, 2)}
-
-
-def _tiles(x: Tensor, regular: dict[int, Tiles]) -> Tiles:
-    size, plane = x.element_size(), x.shape[2] * x.shape[3]
-    if size == 4 and plane <= _SMALL_PLANE:
-        return _SMALL_PLANE_TILES
-    one_window = plane + ALIGN <= regular[size].group
-    return regular[size] if plane % 4 == 0 or one_window else _ODD_PLANE_TILES[size]
-
-
-def _geometry(x: Tensor, kernel_size: tuple[int, int], dilation: int, tiles: Tiles) -> Geometry:
-    return cut(*x.shape[2:], *kernel_size, dilation, tiles.group, tiles.window)
-
-
 def _rows(x: Tensor, geometry: Geometry) -> int:
     return x.shape[0] * geometry.groups * geometry.segments
 
@@ -81,12 +43,13 @@ def conv_launches(
     x: Tensor, weight: Tensor, bias: Tensor | None, y: Tensor, dilation: int, flip: bool
 ) -> tuple[Launch, Launch]:
     """The launches that convolve ``x`` into ``y``: spread the kernels, then multiply."""
-    tiles = _tiles(x, _CONV_TILES)
+    kernel_size = (weight.shape[2], weight.shape[3])
+    tiles = choose("conv", x, kernel_size, dilation)
     channels = x.shape[1]
-    geometry = _geometry(x, (weight.shape[2], weight.shape[3]), dilation, tiles)
-    n_rows = _rows(x, geometry)
-    toeplitz = x.new_empty(channels, geometry.steps, geometry.block_k, geometry.block_n)
-    spread = {"weight_ptr": weight, "toeplitz_ptr": toeplitz, "flip": flip, "G": geometry}
+    cuts = geometry(x, kernel_size, dilation, tiles)
+    n_rows = _rows(x, cuts)
+    toeplitz = x.new_empty(channels, cuts.steps, cuts.block_k, cuts.block_n)
+    spread = {"weight_ptr": weight, "toeplitz_ptr": toeplitz, "flip": flip, "G": cuts}
     multiply = {
         "x_ptr": x,
         "toeplitz_ptr": toeplitz,
@@ -99,24 +62,25 @@ def conv_launches(
         "precision": _FLOAT32_PRECISION,
         "block_m": tiles.block_m,
         "stages": tiles.stages,
-        "G": geometry,
+        "G": cuts,
     }
     return (
-        Launch(kernels.toeplitz_kernel, (channels * geometry.steps,), spread, 4),
+        Launch(kernels.toeplitz_kernel, (channels * cuts.steps,), spread, 4),
         Launch(kernels.conv_kernel, (channels * triton.cdiv(n_rows, tiles.block_m),), multiply, tiles.num_warps),
     )
 
 
 def grad_weight_launches(x: Tensor, grad: Tensor, result: Tensor, dilation: int) -> tuple[Launch, Launch]:
     """The launches that compute the weight gradient into ``result``: correlate by splits, then fold."""
-    tiles = _tiles(x, _CORRELATE_TILES)
+    kernel_size = (result.shape[2], result.shape[3])
+    tiles = choose("correlate", x, kernel_size, dilation)
     channels = x.shape[1]
-    geometry = _geometry(x, (result.shape[2], result.shape[3]), dilation, tiles)
-    n_rows = _rows(x, geometry)
+    cuts = geometry(x, kernel_size, dilation, tiles)
+    n_rows = _rows(x, cuts)
     row_tiles = triton.cdiv(n_rows, tiles.block_m)
-    splits = min(row_tiles, triton.cdiv(_CORRELATE_PROGRAMS, channels * geometry.steps))
+    splits = min(row_tiles, triton.cdiv(tiles.programs, channels * cuts.steps))
     partial = x.new_empty(
-        (splits, channels, geometry.steps, geometry.block_k, geometry.block_n),
+        (splits, channels, cuts.steps, cuts.block_k, cuts.block_n),
         dtype=torch.float64 if x.dtype == torch.float64 else torch.float32,
     )
     correlate = {
@@ -130,19 +94,19 @@ def grad_weight_launches(x: Tensor, grad: Tensor, result: Tensor, dilation: int)
         "precision": _FLOAT32_PRECISION,
         "block_m": tiles.block_m,
         "stages": tiles.stages,
-        "G": geometry,
+        "G": cuts,
     }
     fold = {
         "partial_ptr": partial,
         "grad_weight_ptr": result,
         "channels": channels,
         "splits": splits,
-        "block_x": triton.next_power_of_2(geometry.kernel_width),
-        "G": geometry,
+        "block_x": triton.next_power_of_2(cuts.kernel_width),
+        "G": cuts,
     }
     return (
-        Launch(kernels.correlate_kernel, (channels * geometry.steps, splits), correlate, tiles.num_warps),
-        Launch(kernels.fold_kernel, (channels * geometry.kernel_height,), fold, 4),
+        Launch(kernels.correlate_kernel, (channels * cuts.steps, splits), correlate, tiles.num_warps),
+        Launch(kernels.fold_kernel, (channels * cuts.kernel_height,), fold, 4),
     )
 
 
