@@ -64,7 +64,9 @@ def test_a_file_is_used_only_if_named_and_keeps_other_entries(tmp_path: Path, mo
     assert tiles.choose("conv", x, (5, 5), 1) == other
 
 
-@pytest.mark.parametrize("content", [None, "{", "[]", '{"CASE": 3}', "{}", '{"CASE": {"group": 1}}', "foreign", "odd", "float"])
+@pytest.mark.parametrize(
+    "content", [None, "{", "[]", '{"CASE": 3}', "{}", '{"CASE": {"group": 1}}', "foreign", "odd", "float"]
+)
 def test_bad_files_fall_back_to_shipped_tiles_with_one_line(content, tmp_path: Path, monkeypatch, caplog) -> None:
     x, *_ = tensors(SHAPES[0])
     path = tmp_path / "tuned.json"
