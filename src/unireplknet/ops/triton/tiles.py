@@ -84,7 +84,7 @@ def candidates(kind: Kind, x: Tensor, kernel_size: tuple[int, int], dilation: in
         value = getattr(default, name)
         tried += [default._replace(**{name: v}) for v in (value // 2, value * 2) if least <= v <= most]
     tried += [default._replace(stages=v) for v in (default.stages - 1, default.stages + 1) if v >= 1]
-    distinct = {}
+    distinct: dict[tuple[object, ...], Tiles] = {}
     for tiles in tried:
         # A window holds at least a group.
         tiles = tiles._replace(window=max(tiles.window, tiles.group))
