@@ -108,7 +108,7 @@ def test_hours_are_those_of_the_stated_estimate(function: Callable[[], Recipe]) 
     macs = count_macs(model, (3, size, size))
     steps = samples.splits["train"] // recipe.optim.batch_size
     nothing = Memory(0, 0, 0, 0, 0, ())
-    plan = Plan(recipe, samples, steps, 0, (), nothing, macs)
+    plan = Plan(recipe, samples, steps, 0, (), nothing, macs, ((3, size, size),))
     assert plan.devices == devices
     assert hours == pytest.approx(plan.seconds(tflops) / 3600, abs=0.6)
     throughput = {row.label: row.images_per_second or 0 for row in VARIANT_ROWS if row.size == 224}
