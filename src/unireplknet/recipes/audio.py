@@ -48,8 +48,9 @@ def keywords() -> Recipe:
 
     Command: unireplknet fetch keywords && unireplknet train keywords --data data/keywords
     Hardware: a CPU; two cores are enough.
-    Time: about a quarter of an hour.
-    Score: not measured on the test voices yet.
+    Time: 27 minutes on one core of a busy machine.
+    Score: 97.3% on the test voices (97.0, 97.1 and 97.6 for seeds 0, 1 and 2; a forest on cepstra 98.7%;
+        benchmarks/results/audio_runs.json). Run.
     """
     return Recipe(
         "keywords",
@@ -102,8 +103,9 @@ def speakers() -> Recipe:
 
     Command: unireplknet fetch speakers && unireplknet train speakers --data data/speakers
     Hardware: a CPU; two cores are enough.
-    Time: about five minutes.
-    Score: not measured on the test sounds yet.
+    Time: 16 minutes on one core of a busy machine.
+    Score: 96.6% of the test sounds (96.5, 97.1 and 96.2 for seeds 0, 1 and 2; a forest on cepstra 94.2%;
+        benchmarks/results/audio_runs.json). Run.
     """
     return Recipe(
         "speakers",
