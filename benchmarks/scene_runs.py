@@ -7,8 +7,9 @@
 
 Decoder or detector, augmentation, schedule and steps are those of the recipes ``scenes`` and ``scene_boxes`` with stems
 of stride 4 and fewer epochs, the same for each network: about five minutes of one core a training (an estimate), which
---epochs changes. For masks these were too few in a first try: all of them were taken for background. The epoch is chosen on the val part, the test part scored once, and every training is noted when it is
-done; what is noted is not trained again, whether its run was kept or not. Trainings of other lengths are other rows.
+--epochs changes. For masks these were too few in a first try: all of them were taken for background. The epoch is
+chosen on the val part, the test part scored once, and every training is noted when it is done; what is noted is not
+trained again, whether its run was kept or not. Trainings of other lengths are other rows.
 Runs that are kept go on where they were interrupted, and benchmarks/receptive_fields.py looks into them.
 """
 
