@@ -126,6 +126,11 @@ def bandwidth() -> float:
 
 def tune(shapes: list[tuple[int, int, int, int, int]], path: Path) -> int:
     """Keep the fastest tiles of each shape that pass their check, after each shape."""
+    try:
+        tuning.save(path, {})  # a file that cannot be used is found out before anything is timed
+    except (OSError, ValueError) as error:
+        print(f"{path} cannot hold tuned tiles: {error}", file=sys.stderr)
+        return 1
     tf32, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, False
     for dtype in DTYPES:
         for batch, channels, height, width, kernel in shapes:

@@ -189,7 +189,8 @@ def _images(subject: Subject, folder: str, size: int, data: str) -> tuple[Callab
     samples = MapDataset(run.load_data(data).splits["val"], inputs.read, inputs.to_map)
     maps = (samples[Draw(0, i)].map for i in range(len(samples)))
     shapes = {i: subject.as_seen(map).shape for i, map in enumerate(maps) if map is not None}
-    alike = [i for i, shape in shapes.items() if shape == statistics.mode(shapes.values())]
+    most = statistics.mode(shapes.values()) if shapes else None
+    alike = [i for i, shape in shapes.items() if shape == most]
 
     def sample(number: int) -> Tensor:
         found = samples[Draw(0, alike[number])].map

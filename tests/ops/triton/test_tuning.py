@@ -92,3 +92,4 @@ def test_bad_files_fall_back_to_shipped_tiles_with_one_line(content, tmp_path: P
 def _forget_warnings() -> None:
     tiles._warn.cache_clear()
     tiles._read.cache_clear()
+    tiles._from_file.cache_clear()

@@ -94,7 +94,29 @@ def candidates(kind: Kind, x: Tensor, kernel_size: tuple[int, int], dilation: in
 
 def choose(kind: Kind, x: Tensor, kernel_size: tuple[int, int], dilation: int) -> Tiles:
     """The tiles of one launch: those shipped, unless the user named a file with others for this very case."""
-    table = _forced if _forced is not None else _read(_path) if _path is not None else {}
+    if _forced is not None:
+        return _pick(_forced, kind, x, kernel_size, dilation)
+    if _path is not None:
+        return _from_file(_path, kind, x.shape[1:], x.dtype, x.device, kernel_size, dilation)
+    return shipped(kind, x)
+
+
+@cache
+def _from_file(
+    path: str,
+    kind: Kind,
+    shape: torch.Size,
+    dtype: torch.dtype,
+    device: torch.device,
+    kernel_size: tuple[int, int],
+    dilation: int,
+) -> Tiles:
+    # Once a case: a launch should not wait for names and candidates.
+    return _pick(_read(path), kind, torch.empty((0, *shape), dtype=dtype, device=device), kernel_size, dilation)
+
+
+def _pick(table: Mapping[str, Tiles], kind: Kind, x: Tensor, kernel_size: tuple[int, int], dilation: int) -> Tiles:
+    """The tiles of a table, if they are candidates; the shipped ones otherwise."""
     if not table:
         return shipped(kind, x)
     case = key(kind, x, kernel_size, dilation)
