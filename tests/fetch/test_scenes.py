@@ -11,7 +11,7 @@ from torch.nn.functional import max_pool2d
 
 from tests.modalities.test_emoji import table, write_package
 from unireplknet.errors import UserError
-from unireplknet.fetch.scenes import HIDDEN, SIDE, Scene, objects, scenes
+from unireplknet.fetch.scenes import HIDDEN, PHOTOGRAPHS, SIDE, Scene, objects, scenes
 from unireplknet.modalities.image import ImageInput
 from unireplknet.modalities.masks import load_masks
 
@@ -28,10 +28,11 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
         number = int(file.stem[-2:], 16) % 12  # all but that of the component, which is left out, are less
         colour = (230, 20 * number, 0) if animal else (0, 20 * number, 230)
         Image.new("RGBA", (64, 64), (*colour, 255)).save(file)
-    photographs = root / "mate-backgrounds" / "usr" / "share" / "backgrounds" / "mate" / "nature"
-    photographs.mkdir(parents=True)
-    for i in range(8):
-        Image.new("RGB", (200 + 10 * i, 150), (30 + 25 * i,) * 3).save(photographs / f"{i}.jpg")
+    for i in range(9):
+        package, pattern = list(PHOTOGRAPHS.items())[i % 3]
+        file = root / package / "usr" / "share" / pattern.replace("*", f"picture{i}")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (200 + 10 * i, 150), (30 + 25 * i,) * 3).save(file)
     return root
 
 
@@ -79,7 +80,7 @@ def test_no_subject_and_no_photograph_is_in_two_splits(made: Path) -> None:
             photographs[split] |= set(np.round((pixels[..., 1][inside & (mask == 0)] - 30) / 25).astype(int).tolist())
     for found in (subjects, photographs):
         assert sum(map(len, found.values())) == len(set.union(*found.values()))
-    assert sum(map(len, photographs.values())) == 8
+    assert sum(map(len, photographs.values())) == 9
     assert sum(map(len, subjects.values())) > 18
 
 
@@ -122,5 +123,5 @@ def test_a_seed_decides_everything(packages: Path, made: Path, tmp_path: Path) -
 
 def test_missing_photographs_are_named(tmp_path: Path) -> None:
     write_package(tmp_path / "emoji-datasource-google" / "package", table())
-    with pytest.raises(UserError, match=r"mate-backgrounds has 0 photographs; expected at least 3"):
+    with pytest.raises(UserError, match=r"mate-backgrounds has 0 photographs backgrounds.*; expected at least 3"):
         scenes(tmp_path, tmp_path / "out")

@@ -37,6 +37,14 @@ def test_logits_are_as_large_as_the_map(backbone: str, decoder: Any, size: tuple
         assert torch.equal(model(x), logits)
 
 
+@pytest.mark.parametrize(
+    ("width", "dims"), [(128, [128, 64, 32, 16, 16]), (64, [64, 32, 16, 16, 16]), (8, [8, 8, 8, 8, 8])]
+)
+def test_unet_does_not_narrow_to_fewer_channels_than_classes_need(width: int, dims: list[int]) -> None:
+    blocks = tiny(decoder="unet", width=width).network.decoder.blocks
+    assert [block.conv2[0].out_channels for block in blocks] == dims
+
+
 @pytest.mark.parametrize("decoder", ["upernet", "unet"])
 def test_the_decoder_gets_the_normed_features(decoder: Any) -> None:
     """UPerNet of the library has norms of its own: with ours beside them features would be normed twice."""

@@ -73,12 +73,14 @@ DATA_SETS: dict[str, DataSet] = {
     ),
     "scenes": DataSet(
         "emoji of 8 categories on photographs, 96 x 96, with masks and boxes: 2,000 to learn from, 250 and 500 to test",
-        "made here; emoji Google Apache-2.0, photographs GPL-2: look before you pass them on",
+        "made here; emoji Google Apache-2.0, photographs of many licences: look before you pass them on",
         scenes.scenes,
         "unireplknet train scenes --data DIR",
         (
             Package("npm", "emoji-datasource-google", 74_344_091, "16.0.0", EMOJI_GOOGLE),
             Package("apt", "mate-backgrounds", 46_638_500),
+            Package("apt", "lomiri-wallpapers-16.04", 15_783_184),
+            Package("apt", "plasma-workspace-wallpapers", 94_047_772),
         ),
     ),
     "furniture": DataSet(

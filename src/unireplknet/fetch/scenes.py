@@ -28,6 +28,13 @@ SIDE = 96
 SIZES = (16, 56)
 """Smallest and largest side of an emoji in pixels."""
 
+PHOTOGRAPHS = {
+    "mate-backgrounds": "backgrounds/mate/nature/*.jpg",
+    "lomiri-wallpapers-16.04": "backgrounds/*_by_*.jpg",
+    "plasma-workspace-wallpapers": "wallpapers/*/contents/images/2560x1600.jpg",
+}
+"""Where photographs lie in Debian's packages: 39 together, as few of them would be learnt by heart."""
+
 HIDDEN = 0.25
 """An emoji of which less is left to see is in the mask, but is no object to be found."""
 
@@ -60,7 +67,7 @@ def scenes(packages: Path, out: Path, counts: dict[str, int] | None = None, seed
     Neither a photograph nor a subject of emoji, whatever its skin, hair and gender, is in more than one split.
 
     Args:
-        packages: Holds what emoji-datasource-google and mate-backgrounds unpacked to.
+        packages: Holds what emoji-datasource-google and the packages of :data:`PHOTOGRAPHS` unpacked to.
         out: The folder to make.
         counts: Scenes of each split.
         seed: Seed of division and scenes.
@@ -69,9 +76,7 @@ def scenes(packages: Path, out: Path, counts: dict[str, int] | None = None, seed
         UserError: The packages have not what is needed.
     """
     drawings = load_emoji(packages / "emoji-datasource-google" / "package").divided(0.15, 0.25, seed)
-    photographs = sorted((packages / "mate-backgrounds").rglob("backgrounds/mate/nature/*.jpg"))
-    if len(photographs) < len(SCENES):
-        raise UserError(f"mate-backgrounds has {len(photographs)} photographs; expected at least {len(SCENES)}")
+    photographs = [file for name in PHOTOGRAPHS for file in _photographs(packages / name, PHOTOGRAPHS[name])]
     names = [BACKGROUND, *(name for name in drawings.classes if name != LEFT_OUT)]
     number = [names.index(name) if name in names else 0 for name in drawings.classes]
     out.mkdir()
@@ -85,6 +90,14 @@ def scenes(packages: Path, out: Path, counts: dict[str, int] | None = None, seed
             for c in range(1, len(names))
         ]
         _write_split(out / split, [compose(rng, photos, of_class) for _ in range(count)], names)
+
+
+def _photographs(package: Path, pattern: str) -> list[Path]:
+    """Its photographs, at least one for each split."""
+    found = sorted(package.rglob(pattern))
+    if len(found) < len(SCENES):
+        raise UserError(f"{package.name} has {len(found)} photographs {pattern}; expected at least {len(SCENES)}")
+    return found
 
 
 def _share(photographs: Sequence[Path], place: int, seed: int) -> list[Path]:

@@ -23,7 +23,7 @@ class Segmenter(DenseNetwork):
         in_chans: Channels C of the maps.
         num_classes: Number of classes.
         decoder: "upernet", or the lighter "unet".
-        width: Channels of UPerNet; of U-Net those of the first of its five steps, halved in each.
+        width: Channels of UPerNet; of U-Net those of the first of its five steps, halved in each down to 16.
         auxiliary: Whether to have a second, simpler head on the third stage, to learn with.
         kwargs: Arguments of the backbone.
 
@@ -60,7 +60,7 @@ class Segmenter(DenseNetwork):
             encoder_weights=None,
             in_channels=in_chans,
             classes=num_classes,
-            decoder_channels=width if decoder == "upernet" else tuple(width // 2**i for i in range(5)),
+            decoder_channels=width if decoder == "upernet" else _narrowing(width),
             feature_cls="getter",
             **({"upsampling": 1} if decoder == "upernet" else {}),
             **settings,
@@ -84,6 +84,11 @@ class Segmenter(DenseNetwork):
 
     def _classify(self, features: list[Tensor], x: Tensor) -> Tensor:
         return _resized(self.network.segmentation_head(self.network.decoder(features)), x)
+
+
+def _narrowing(width: int) -> tuple[int, ...]:
+    """Channels of U-Net's steps: fewer than 16 in the last ones could not tell many classes apart."""
+    return tuple(max(min(width, 16), width // 2**i) for i in range(5))
 
 
 def _fcn_head(dim: int, num_classes: int) -> nn.Module:

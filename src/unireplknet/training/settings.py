@@ -41,7 +41,8 @@ class Model:
         drop: Dropout before the classifier.
         head_init_scale: Factor on the classifier's first weights; small where the rest is trained already.
         decoder: What makes masks of the network's features: "upernet", or the lighter "unet".
-        decoder_width: Channels of UPerNet; of the first of U-Net's five steps, halved in each; of a detector's pyramid.
+        decoder_width: Channels of UPerNet; of the first of U-Net's five steps, halved in each down to 16; of a
+            detector's pyramid.
         auxiliary: Weight of the loss of a second head for masks, on the third stage; 0 for no such head.
         detector: What finds boxes: "faster_rcnn", "mask_rcnn" (with masks, see input.masks) or "retinanet".
         anchors: Side in pixels of the square anchor of each level of the pyramid.
