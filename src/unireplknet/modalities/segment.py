@@ -101,23 +101,31 @@ class SegmentInput(ColourInput):
         """The middle of a scene, to follow a training by: all of them have the same size.
 
         Returns:
-            The map (3, size, size) and its classes (size, size).
+            The map (3, size, size), of the image scaled as training scales it, and its classes (size, size).
         """
-        return plain(v2.Compose([v2.Resize(self.size), v2.CenterCrop(self.size), *self.finish()])(*scene))
+        side = max(self.short, self.size)
+        return plain(v2.Compose([v2.Resize(side), v2.CenterCrop(self.size), *self.finish()])(*scene))
 
     def whole(self, scene: Scene) -> tuple[Tensor, Tensor]:
-        """A scene to be scored.
+        """A scene to be scored, as it is: how it is looked at, and so scaled, is said by :meth:`scaled_size`.
 
         Returns:
-            The map (3, h, w), scaled as short and long say, and the classes (H, W) of the image as it is.
+            The map (3, H, W) and its classes (H, W).
         """
-        image, mask = scene
-        height, width = image.shape[-2:]
+        return plain(v2.Compose(self.finish())(*scene))
+
+    def scaled_size(self, height: int, width: int, scale: float = 1.0) -> tuple[int, int]:
+        """Height and width to which an image is scaled to be evaluated as a whole.
+
+        Args:
+            height: That of the image.
+            width: That of the image.
+            scale: Factor on what short and long say.
+        """
         factor = self.short / min(height, width) if self.short else 1.0
         if self.long:
             factor = min(factor, self.long / max(height, width))
-        size = [max(1, round(side * factor)) for side in (height, width)]
-        return plain(v2.Compose([v2.Resize(size), *self.finish()])(image)), plain(mask)
+        return max(1, round(height * factor * scale)), max(1, round(width * factor * scale))
 
 
 @dataclass
