@@ -62,6 +62,22 @@ def test_a_wrong_mask_is_named_and_no_sample(mask: np.ndarray, message: str, tmp
     assert str(pair.mask) in sample.problem
 
 
+@pytest.mark.parametrize(("mask", "shape"), [((60, 40), (60, 40)), ((40, 60), (40, 60)), (None, (60, 40))])
+def test_an_image_is_turned_as_its_mask_is(
+    mask: tuple[int, int] | None, shape: tuple[int, int], tmp_path: Path
+) -> None:
+    """Stored lying, with a mark that it is to be shown standing: a mask may be of either."""
+    image = Image.new("RGB", (60, 40))
+    exif = image.getexif()
+    exif[0x0112] = 6
+    image.save(tmp_path / "a.jpg", exif=exif)
+    pair = Pair(tmp_path / "a.jpg")
+    if mask is not None:
+        Image.fromarray(np.zeros(mask, np.uint8)).save(tmp_path / "a.png")
+        pair = Pair(tmp_path / "a.jpg", tmp_path / "a.png", 2)
+    assert SegmentInput().read(pair)[0].shape == (3, *shape)
+
+
 @pytest.mark.parametrize("shape", [(48, 80), (32, 32), (16, 24)])
 @pytest.mark.parametrize("seed", range(4))
 def test_map_and_mask_stay_together(shape: tuple[int, int], seed: int, tmp_path: Path) -> None:

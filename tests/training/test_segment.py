@@ -256,6 +256,34 @@ def test_a_wrong_mask_ends_the_run_with_its_name(tmp_path: Path, capsys: pytest.
 
 
 @pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        (
+            (0, 255, 255),
+            r"show ground alone: .*\.png has the numbers 0, 255; the 3 classes are 0 to 2, and 255 is ignored",
+        ),
+        ((255, 255, 255), r"show no class alone: .* has the numbers 255;"),
+    ],
+)
+def test_masks_in_which_objects_have_the_number_that_is_ignored(
+    numbers: tuple[int, ...], message: str, tmp_path: Path
+) -> None:
+    """Black and white masks, as many tools write them: everything would be ground, and all of it right."""
+    root = write_scenes(tmp_path / "data")
+    for path in (root / "masks").iterdir():
+        mask = np.append(numbers, 255)[np.minimum(np.asarray(Image.open(path)), 3)]
+        Image.fromarray(mask.astype(np.uint8)).save(path)
+    with pytest.raises(UserError, match=message):
+        fit(tiny_recipe(root), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(
+        root / "masks" / "00.png"
+    )  # one that cannot be read is told later
+    with pytest.raises(UserError, match=message):
+        fit(tiny_recipe(root), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"optim": {"mixup": 0.5}}, r"without optim.mixup"),

@@ -69,24 +69,28 @@ class SegmentInput(ColourInput):
         Raises:
             UserError: The mask is of another size, is no mask, or has numbers of no class.
         """
+        labels = None if item.mask is None else self.read_labels(item.mask, item.classes)
         with Image.open(item.image) as file:
-            image = tv_tensors.Image(convert(ImageOps.exif_transpose(file), "RGB"))
+            image = tv_tensors.Image(convert(_as_masked(file, labels), "RGB"))
         height, width = image.shape[-2:]
-        if item.mask is None:
+        if labels is None:
             return image, tv_tensors.Mask(torch.full((height, width), IGNORE))
-        labels = self._read_labels(item.mask, item.classes)
         if labels.shape != (height, width):
             size = f"{labels.shape[1]} x {labels.shape[0]}"
             raise UserError(f"the mask {item.mask} is {size} pixels, its image {width} x {height}")
         return image, tv_tensors.Mask(labels)
 
-    def _read_labels(self, path: Path, classes: int) -> Tensor:
-        with Image.open(path) as file:
-            if len(file.getbands()) > 1:
-                raise UserError(
-                    f"the mask {path} is in colour ({file.mode}); expected a number a pixel, grey or palette"
-                )
-            numbers = np.asarray(file).astype(np.int64)
+    def read_labels(self, path: Path, classes: int) -> Tensor:
+        """The class of each pixel of a mask, shape (H, W), int64.
+
+        Args:
+            path: The mask.
+            classes: How many classes there are.
+
+        Raises:
+            UserError: It is no mask, or has numbers of no class.
+        """
+        numbers = read_numbers(path)
         labels = numbers - self.first_class
         labels[(labels < 0) | (numbers == self.ignore)] = IGNORE
         if labels.max(initial=0) >= classes:
@@ -126,6 +130,26 @@ class SegmentInput(ColourInput):
         if self.long:
             factor = min(factor, self.long / max(height, width))
         return max(1, round(height * factor * scale)), max(1, round(width * factor * scale))
+
+
+def _as_masked(image: Image.Image, labels: Tensor | None) -> Image.Image:
+    """Upright, unless the mask is of the image as it is stored."""
+    upright = ImageOps.exif_transpose(image)
+    if labels is not None and labels.shape[::-1] == image.size != upright.size:
+        return image
+    return upright
+
+
+def read_numbers(path: Path) -> np.ndarray:
+    """The numbers in a mask, shape (H, W), int64.
+
+    Raises:
+        UserError: It is no mask.
+    """
+    with Image.open(path) as file:
+        if len(file.getbands()) > 1:
+            raise UserError(f"the mask {path} is in colour ({file.mode}); expected a number a pixel, grey or palette")
+        return np.asarray(file).astype(np.int64)
 
 
 @dataclass

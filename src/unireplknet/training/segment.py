@@ -169,12 +169,13 @@ def probabilities(model: nn.Module, map: Tensor, look: Look, device: torch.devic
     Returns:
         Shape (classes, H, W).
     """
-    size, total = map.shape[2:], torch.zeros(())
+    height, width = map.shape[2:]
+    total = torch.zeros(())
     for scale in look.scales:
-        scaled = _resized(map, look.size(*size, scale), antialias=True).to(device)
+        scaled = _resized(map, look.size(height, width, scale), antialias=True).to(device)
         for mirrored in (False, True)[: 1 + look.mirrored]:
             logits = whole_or_sliding(model, scaled.flip(3) if mirrored else scaled, look).float()
-            logits = _resized(logits.flip(3) if mirrored else logits, size)
+            logits = _resized(logits.flip(3) if mirrored else logits, (height, width))
             total = total + logits[0].softmax(0)
     return total / (len(look.scales) * (1 + look.mirrored))
 

@@ -29,6 +29,7 @@ from unireplknet.training.checkpoint import SECTION
 from unireplknet.training.labels import (
     MeanAveragePrecision,
     check_labels,
+    check_masks,
     class_loss,
     class_probabilities,
     class_targets,
@@ -267,6 +268,8 @@ def build_task(recipe: Recipe, data: Labelled | Masked | Boxed | Windowed, steps
     several = isinstance(data, Labelled) and data.several
     if isinstance(data, Labelled):
         check_labels(recipe, data)
+    if isinstance(data, Masked):
+        check_masks(recipe, data)
     model = recipe.build(data.names)
     recipe.trainer.prepare(model)
     if isinstance(model, Forecaster) and isinstance(data, Windowed):
