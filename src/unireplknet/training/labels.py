@@ -60,7 +60,8 @@ def check_masks(recipe: Recipe, data: Masked) -> None:
         numbers = shorten([str(number) for number in np.unique(read_numbers(readable))])
         seen = data.classes[shown.pop()] if shown else "no class"
         raise UserError(
-            f"the masks to train with show {seen} alone: {readable} has the numbers {numbers}; the {len(data.classes)} classes are {first} to {last}, and {inputs.ignore} is ignored"
+            f"the masks to train with show {seen} alone: {readable} has the numbers {numbers};"
+            f" the {len(data.classes)} classes are {first} to {last}, and {inputs.ignore} is ignored"
         )
 
 
