@@ -15,7 +15,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from unireplknet.errors import UserError
-from unireplknet.modalities.colour import ColourInput, plain
+from unireplknet.modalities.colour import ColourInput, Distort, plain
 from unireplknet.modalities.image import convert
 from unireplknet.modalities.masks import IGNORE, Pair
 
@@ -184,7 +184,7 @@ class SegmentAugment:
         if self.flip:
             steps.append(v2.RandomHorizontalFlip(self.flip))
         if self.distort:
-            steps.append(v2.RandomPhotometricDistort())
+            steps.append(Distort())
         finish = v2.Compose([*steps, *inputs.finish()])
         return lambda scene: plain(finish(*self._cut(resize(*scene), crop)))
 
