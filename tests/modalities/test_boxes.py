@@ -57,6 +57,21 @@ def test_layouts(tmp_path: Path) -> None:
         load_coco(tmp_path / "coco")
 
 
+@pytest.mark.parametrize("folder", ["images/default", "images", "default"])
+def test_what_is_not_divided_as_a_tool_exports_it(folder: str, tmp_path: Path) -> None:
+    whole = write_objects(tmp_path / "whole", 4)
+    (tmp_path / "out" / "annotations").mkdir(parents=True)
+    (whole / "instances.json").rename(tmp_path / "out" / "annotations" / "instances_default.json")
+    (tmp_path / "out" / folder).parent.mkdir(exist_ok=True)
+    (whole / "images").rename(tmp_path / "out" / folder)
+    data = load_coco(tmp_path / "out")
+    assert list(data.splits) == ["all"]
+    assert all(item.image.is_file() for item in data.splits["all"].items)
+    (tmp_path / "out" / "annotations" / "instances_Train.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(UserError, match=r"instances_default.json stands beside tables of parts"):
+        load_coco(tmp_path / "out")
+
+
 def test_images_without_annotations_are_kept(tmp_path: Path) -> None:
     data = load_coco(write(tmp_path, GOOD, images=3))
     assert [len(item.boxes) for item in data.splits["all"].items] == [1, 0, 0]
@@ -165,8 +180,12 @@ def test_what_is_no_table_is_said_in_one_line(text: str, message: str, tmp_path:
 
 
 def test_nothing_to_train_with(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="has no boxes to train with"):
+    with pytest.raises(UserError, match=r"has no boxes to train with; .* or instances.json in it$"):
         load_coco(tmp_path)
+    (tmp_path / "boxes.csv").write_text(TABLE, encoding="utf-8")
+    for path in (tmp_path, tmp_path / "boxes.csv"):
+        with pytest.raises(UserError, match=r"tables in CSV are for data.source box_table"):
+            load_coco(path)
     with pytest.raises(UserError, match="none of the 3 images of the train split has a box"):
         load_coco(write(tmp_path / "empty", images=5)).divided(0.25, 0.2, 0)
     root = write(tmp_path / "gone", GOOD, images=2)

@@ -19,6 +19,9 @@ from unireplknet.modalities.images import ImageSet, ImageSplit
 
 logger = logging.getLogger(__name__)
 
+PARTS = {split: split for split in SPLITS} | {"default": "all"}
+"""What names of tables begin with, and the splits that they are for."""
+
 COLUMNS = ("file", "x1", "y1", "x2", "y2", "class")
 
 
@@ -92,9 +95,10 @@ def load_coco(path: str | Path, masks: bool = False) -> Boxed:
     are left out, counted and named in the log.
 
     Args:
-        path: A folder with ``annotations/instances_NAME.json`` and the images in ``NAME`` or ``images/NAME``, where
-            NAME begins with train or val (or test), as COCO unpacks; or with ``instances.json`` and ``images`` in each
-            of ``train``, ``val`` and ``test``, of which the last two may be missing; or with just these two.
+        path: A folder with ``annotations/instances_NAME.json`` and the images in ``NAME``, ``images/NAME`` or
+            ``images``, where NAME begins with train or val (or test), as COCO unpacks, or is default, as CVAT exports
+            what is not divided; or with ``instances.json`` and ``images`` in each of ``train``, ``val`` and ``test``,
+            of which the last two may be missing; or with just these two.
         masks: Whether every object has to have an outline.
 
     Returns:
@@ -117,20 +121,23 @@ def _coco_tables(root: Path) -> dict[str, tuple[Path, Path]]:
     found: dict[str, tuple[Path, Path]] = {}
     for table in sorted((root / "annotations").glob("instances_*.json")):
         name = table.stem.removeprefix("instances_")
-        for split in (split for split in SPLITS if name.startswith(split)):
+        for split in (split for start, split in PARTS.items() if name.lower().startswith(start)):
             if split in found:
                 raise UserError(f"{found[split][0]} and {table} are both for {split}; expected one")
             images = [folder for folder in (root / name, root / "images" / name) if folder.is_dir()]
             found[split] = table, (images or [root / "images"])[0]
+    if "all" in found and len(found) > 1:
+        raise UserError(f"{found['all'][0]} stands beside tables of parts; expected one whole, or parts")
     if not found:
         folders = {split: root / split for split in SPLITS if (root / split / "instances.json").is_file()}
         if not folders and (root / "instances.json").is_file():
             folders = {"all": root}
         found = {split: (folder / "instances.json", folder / "images") for split, folder in folders.items()}
     if not found.keys() & {"train", "all"}:
+        tables = root.suffix == ".csv" or any((root / name).is_file() for name in ("boxes.csv", "train.csv"))
         raise UserError(
             f"{root} has no boxes to train with; expected annotations/instances_train*.json, train/instances.json"
-            " or instances.json in it"
+            " or instances.json in it" + ("; tables in CSV are for data.source box_table" if tables else "")
         )
     return {split: found[split] for split in ("all", *SPLITS) if split in found}
 
