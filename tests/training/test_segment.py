@@ -127,6 +127,17 @@ def test_the_loss_is_that_of_pytorch_on_both_heads(auxiliary: float, tmp_path: P
     assert nothing.item() == 0
 
 
+def test_a_batch_of_which_one_image_is_readable_is_learnt(tmp_path: Path) -> None:
+    """UPerNet's coarsest level, one pixel an image, has no batch statistics then."""
+    recipe = tiny_recipe(write_scenes(tmp_path), decoder="upernet", decoder_width=16)
+    task = build_task(recipe, recipe.data.load(recipe.input), 1)
+    maps, labels = torch.randn(1, 3, 32, 32), torch.randint(0, 3, (1, 32, 32))
+    loss = task.train().objective(maps, labels)
+    loss.backward()
+    pair = task.objective(maps.repeat(2, 1, 1, 1), labels.repeat(2, 1, 1))
+    assert loss.item() == pytest.approx(pair.item(), rel=1e-5)
+
+
 @pytest.mark.parametrize("backbone", ["test_unireplknet", "test_convnext"])
 def test_upernet_learns(backbone: str) -> None:
     """The loss of a few steps falls; for any network of timm's, by the same code."""

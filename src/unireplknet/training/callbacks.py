@@ -25,6 +25,7 @@ from unireplknet.errors import Stopped
 from unireplknet.files import replacing, write_text
 from unireplknet.modalities.folder import Batch
 from unireplknet.training.checkpoint import BEST, LAST
+from unireplknet.training.optim import rate_of
 from unireplknet.training.task import Task
 
 logger = logging.getLogger(__name__)
@@ -71,7 +72,7 @@ class Pace(pl.Callback):
         self.done = trainer.current_epoch * int(trainer.num_training_batches) + batch_idx + 1
         seconds, samples = map(sum, zip(*self.laps, strict=True))
         pl_module.log("img/s", samples / seconds, prog_bar=True)
-        pl_module.log("lr", trainer.optimizers[0].param_groups[0]["lr"], prog_bar=True)
+        pl_module.log("lr", rate_of(trainer.optimizers[0]), prog_bar=True)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """See how long an epoch takes beside its batches, mostly for validation."""
@@ -229,7 +230,7 @@ class EpochTable(pl.Callback):
         row: dict[str, float] = {
             "epoch": trainer.current_epoch + 1,
             "step": trainer.global_step,
-            "lr": trainer.optimizers[0].param_groups[0]["lr"],
+            "lr": rate_of(trainer.optimizers[0]),
             "seconds": self._seconds(),
         }
         row |= {k: float(v) for k, v in metrics.items() if k in self.columns and k not in row}

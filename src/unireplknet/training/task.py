@@ -34,7 +34,7 @@ from unireplknet.training.labels import (
     class_probabilities,
     class_targets,
 )
-from unireplknet.training.optim import build_optimizer, build_schedule
+from unireplknet.training.optim import build_optimizer, build_schedule, rate_of
 from unireplknet.training.recipe import Recipe
 
 logger = logging.getLogger(__name__)
@@ -135,7 +135,7 @@ class Task(pl.LightningModule, ABC):
             return self.no_loss()
         loss = self.objective(batch.maps, batch.labels)
         if not torch.isfinite(loss):
-            lr = self.trainer.optimizers[0].param_groups[0]["lr"]
+            lr = rate_of(self.trainer.optimizers[0])
             raise LossNotFinite(loss.item(), self.global_step, lr, batch.indices.tolist())
         self.loss.update(loss.detach(), size)
         self.log("loss", loss, prog_bar=True, on_step=True, on_epoch=False)
