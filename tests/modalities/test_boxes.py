@@ -9,6 +9,7 @@ from PIL import Image
 from tests.objects import CLASSES, NUMBERS, coco_table, write_objects
 from unireplknet.errors import UserError
 from unireplknet.modalities.boxes import Box, load_box_table, load_coco
+from unireplknet.modalities.detect import DetectInput
 
 GOOD = {"image_id": 0, "category_id": NUMBERS[0], "bbox": [10, 5, 20, 10], "area": 200, "iscrowd": 0}
 
@@ -56,6 +57,21 @@ def test_layouts(tmp_path: Path) -> None:
         load_coco(tmp_path / "coco")
 
 
+@pytest.mark.parametrize("folder", ["images/default", "images", "default"])
+def test_what_is_not_divided_as_a_tool_exports_it(folder: str, tmp_path: Path) -> None:
+    whole = write_objects(tmp_path / "whole", 4)
+    (tmp_path / "out" / "annotations").mkdir(parents=True)
+    (whole / "instances.json").rename(tmp_path / "out" / "annotations" / "instances_default.json")
+    (tmp_path / "out" / folder).parent.mkdir(exist_ok=True)
+    (whole / "images").rename(tmp_path / "out" / folder)
+    data = load_coco(tmp_path / "out")
+    assert list(data.splits) == ["all"]
+    assert all(item.image.is_file() for item in data.splits["all"].items)
+    (tmp_path / "out" / "annotations" / "instances_Train.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(UserError, match=r"instances_default.json stands beside tables of parts"):
+        load_coco(tmp_path / "out")
+
+
 def test_images_without_annotations_are_kept(tmp_path: Path) -> None:
     data = load_coco(write(tmp_path, GOOD, images=3))
     assert [len(item.boxes) for item in data.splits["all"].items] == [1, 0, 0]
@@ -85,6 +101,8 @@ def test_boxes_are_cut_off_at_the_edges(tmp_path: Path) -> None:
         ({"image_id": 5}, r"annotation 1 is of image 5, which the table has not"),
         ({"bbox": [1, 2, 3]}, r"annotation 1 has no bbox of four numbers: \[1, 2, 3\]"),
         ({"bbox": None}, r"annotation 1 has no bbox of four numbers: None"),
+        ({"area": "large"}, r"annotation 1 has an area that is no number: 'large'"),
+        ({"image_id": [0]}, r"'image_id' is missing in \{'id': 1"),
     ],
 )
 def test_wrong_annotations_are_named(change: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -92,11 +110,55 @@ def test_wrong_annotations_are_named(change: dict[str, Any], message: str, tmp_p
         load_coco(write(tmp_path, GOOD | change))
 
 
-def test_objects_without_a_mask_are_named_where_masks_are_wanted(tmp_path: Path) -> None:
-    root = write(tmp_path, GOOD, GOOD | {"iscrowd": 1})
+@pytest.mark.parametrize("crowd", [0, 1])
+def test_objects_without_a_mask_are_named_where_masks_are_wanted(crowd: int, tmp_path: Path) -> None:
+    """Crowds too: what is found in one counts for nothing, of masks by its mask."""
+    outline = [[1, 1, 5, 1, 5, 5, 1, 5]]
+    root = write(tmp_path, GOOD | {"segmentation": outline}, GOOD | {"iscrowd": crowd})
     assert len(load_coco(root).splits["all"].items[0].boxes) == 2
-    with pytest.raises(UserError, match=r"annotation 1 has no segmentation"):
+    with pytest.raises(UserError, match=r"annotation 2 has no segmentation"):
         load_coco(root, masks=True)
+
+
+def images_of(root: Path, *entries: Any) -> Path:
+    """The folder with another list of images in its table."""
+    table = root / "instances.json"
+    content = json.loads(table.read_text(encoding="utf-8"))
+    table.write_text(json.dumps(content | {"images": list(entries)}), encoding="utf-8")
+    return root
+
+
+def test_sizes_need_not_be_told(tmp_path: Path) -> None:
+    """Some tools write null; boxes are then cut off when the image is read."""
+    root = write(tmp_path, GOOD | {"bbox": [60, 40, 100, 100]})
+    unknown = {"id": 0, "file_name": "0.png", "width": None, "height": None}
+    [item] = load_coco(images_of(root, unknown)).splits["all"].items
+    assert item.size is None
+    assert DetectInput().read(item)[1]["boxes"].tolist() == [[60, 40, 64, 48]]
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"id": 0, "file_name": "other.png"}, r"has two images with the id 0, 0.png and other.png"),
+        ({"id": 1, "file_name": "1.png", "width": "wide", "height": 5}, r"1.png is said to be 'wide' x 5 pixels"),
+        ({"id": 1, "file_name": None}, r"'file_name' is missing"),
+        (["1.png"], r"'id' is missing in \['1.png'\]"),
+    ],
+)
+def test_wrong_images_are_named(entry: Any, message: str, tmp_path: Path) -> None:
+    good = {"id": 0, "file_name": "0.png", "width": 64, "height": 48}
+    with pytest.raises(UserError, match=message) as error:
+        load_coco(images_of(write(tmp_path, GOOD), good, entry))
+    assert "\n" not in str(error.value)
+
+
+def test_annotations_that_are_no_tables(tmp_path: Path) -> None:
+    table = write(tmp_path, GOOD) / "instances.json"
+    content = json.loads(table.read_text(encoding="utf-8"))
+    table.write_text(json.dumps(content | {"annotations": [7]}), encoding="utf-8")
+    with pytest.raises(UserError, match=r"is not in COCO's form: 'image_id' is missing in 7"):
+        load_coco(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -118,8 +180,12 @@ def test_what_is_no_table_is_said_in_one_line(text: str, message: str, tmp_path:
 
 
 def test_nothing_to_train_with(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="has no boxes to train with"):
+    with pytest.raises(UserError, match=r"has no boxes to train with; .* or instances.json in it$"):
         load_coco(tmp_path)
+    (tmp_path / "boxes.csv").write_text(TABLE, encoding="utf-8")
+    for path in (tmp_path, tmp_path / "boxes.csv"):
+        with pytest.raises(UserError, match=r"tables in CSV are for data.source box_table"):
+            load_coco(path)
     with pytest.raises(UserError, match="none of the 3 images of the train split has a box"):
         load_coco(write(tmp_path / "empty", images=5)).divided(0.25, 0.2, 0)
     root = write(tmp_path / "gone", GOOD, images=2)

@@ -8,7 +8,8 @@ from PIL import Image
 from tests.scenes import CLASSES, write_scenes
 from unireplknet.errors import UserError
 from unireplknet.modalities.image import ImageInput
-from unireplknet.modalities.masks import Masked, load_ade20k, load_masks
+from unireplknet.modalities.masks import IGNORE, Masked, load_ade20k, load_masks
+from unireplknet.recipes.segment import ade20k_t
 
 
 def load(path: Path) -> Masked:
@@ -48,6 +49,11 @@ def test_ade20k(tmp_path: Path) -> None:
     assert data.names == ("wall", "building, edifice")
     assert {name: len(split) for name, split in data.splits.items()} == {"train": 3, "val": 2}
     assert data.divided(0.1, 0.25, 0) == data
+    pair = data.splits["val"].items[0]
+    numbers = np.asarray(Image.open(pair.mask)).astype(int)
+    assert set(numbers.flat) == {0, 1, 2, 255}
+    labels = ade20k_t().input.read(pair)[1].numpy()
+    np.testing.assert_array_equal(labels, np.where((numbers == 0) | (numbers == 255), IGNORE, numbers - 1))
     (tmp_path / "objectInfo150.txt").unlink()
     with pytest.raises(UserError, match=r"objectInfo150.txt is missing"):
         load_ade20k(tmp_path, ImageInput.extensions)
@@ -67,6 +73,10 @@ def test_fingerprints_notice_other_masks(tmp_path: Path) -> None:
         (lambda root: (root / "images" / "03.png").unlink(), r"03.png has no image in .*images \(1 such masks\)"),
         (lambda root: (root / "classes.txt").unlink(), r"classes.txt is missing: a class name a line"),
         (lambda root: (root / "classes.txt").write_text("one\n"), r"classes.txt names 1 class"),
+        (
+            lambda root: shutil.copy(root / "images" / "03.png", root / "images" / "03.jpg"),
+            r"03.jpg and .*03.png are both for one mask",
+        ),
         (lambda root: shutil.rmtree(root / "masks"), r"masks is not a folder; expected .*NAME.png"),
         (lambda root: [p.unlink() for p in (root / "images").iterdir()], r"images has no files ending in .bmp"),
     ],

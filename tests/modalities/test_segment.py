@@ -62,6 +62,22 @@ def test_a_wrong_mask_is_named_and_no_sample(mask: np.ndarray, message: str, tmp
     assert str(pair.mask) in sample.problem
 
 
+@pytest.mark.parametrize(("mask", "shape"), [((60, 40), (60, 40)), ((40, 60), (40, 60)), (None, (60, 40))])
+def test_an_image_is_turned_as_its_mask_is(
+    mask: tuple[int, int] | None, shape: tuple[int, int], tmp_path: Path
+) -> None:
+    """Stored lying, with a mark that it is to be shown standing: a mask may be of either."""
+    image = Image.new("RGB", (60, 40))
+    exif = image.getexif()
+    exif[0x0112] = 6
+    image.save(tmp_path / "a.jpg", exif=exif)
+    pair = Pair(tmp_path / "a.jpg")
+    if mask is not None:
+        Image.fromarray(np.zeros(mask, np.uint8)).save(tmp_path / "a.png")
+        pair = Pair(tmp_path / "a.jpg", tmp_path / "a.png", 2)
+    assert SegmentInput().read(pair)[0].shape == (3, *shape)
+
+
 @pytest.mark.parametrize("shape", [(48, 80), (32, 32), (16, 24)])
 @pytest.mark.parametrize("seed", range(4))
 def test_map_and_mask_stay_together(shape: tuple[int, int], seed: int, tmp_path: Path) -> None:
@@ -121,18 +137,41 @@ def test_a_crop_that_one_class_fills_is_drawn_again(tmp_path: Path) -> None:
     assert shares[0.75] == pytest.approx(1 - (1 - 7 / 241) ** 10, abs=0.1)
 
 
-def test_whole_images_keep_the_size_of_their_mask(tmp_path: Path) -> None:
+def test_whole_images_stay_as_they_are(tmp_path: Path) -> None:
     pixels, mask = coded(40, 80)
-    pair = write(tmp_path, pixels, mask, classes=6)
-    for inputs, size in (
-        (SegmentInput(), (40, 80)),
-        (SegmentInput(short=20), (20, 40)),
-        (SegmentInput(short=20, long=30), (15, 30)),
-        (SegmentInput(long=40), (20, 40)),
-    ):
-        map, labels = inputs.whole(inputs.read(pair))
-        assert map.shape == (3, *size)
-        np.testing.assert_array_equal(labels.numpy(), mask)
+    inputs = SegmentInput(short=20, **PLAIN)
+    map, labels = inputs.whole(inputs.read(write(tmp_path, pixels, mask, classes=6)))
+    assert type(map) is type(labels) is torch.Tensor
+    np.testing.assert_allclose(map.permute(1, 2, 0) * 255, pixels, atol=1e-3)
+    np.testing.assert_array_equal(labels.numpy(), mask)
+
+
+@pytest.mark.parametrize(
+    ("sides", "scale", "size"),
+    [
+        ({}, 1.0, (40, 80)),
+        ({}, 0.5, (20, 40)),
+        ({"short": 20}, 1.0, (20, 40)),
+        ({"short": 20}, 1.75, (35, 70)),
+        ({"short": 20, "long": 30}, 1.0, (15, 30)),
+        ({"long": 40}, 2.0, (40, 80)),
+        ({"short": 1}, 0.1, (1, 1)),
+    ],
+)
+def test_sizes_at_which_images_are_looked_at(sides: dict[str, int], scale: float, size: tuple[int, int]) -> None:
+    assert SegmentInput(**sides).scaled_size(40, 80, scale) == size
+
+
+@pytest.mark.parametrize(("short", "scaled"), [(48, 48), (16, 32), (0, 32)])
+def test_a_training_is_followed_at_its_own_scale(short: int, scaled: int, tmp_path: Path) -> None:
+    """What is 8 pixels wide in an image of 64 is as wide as in training, where it fills what is cut out."""
+    pixels = np.zeros((64, 64, 3), np.uint8)
+    pixels[:, 28:36] = 255
+    inputs = SegmentInput(size=32, short=short, **PLAIN)
+    map, labels = inputs.to_map(inputs.read(write(tmp_path, pixels, pixels[..., 0] // 255, classes=2)))
+    assert map.shape == (3, 32, 32)
+    assert map[0].mean().item() * 32 == pytest.approx(8 * scaled / 64, abs=0.1)
+    assert labels.sum(1).tolist() == [8 * scaled // 64] * 32
 
 
 def test_wrong_settings_are_named() -> None:

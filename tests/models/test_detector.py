@@ -89,11 +89,38 @@ def test_boxes_belong_to_the_map_whatever_the_network_scales_it_to(detector: Any
     model.network.backbone.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
     with torch.no_grad():
         found = model([torch.randn(3, 96, 144), torch.randn(3, 30, 20)])
-    assert seen[0].shape == (2, 3, 96, 96)  # 48 x 72 and 72 x 48, filled up to multiples of 32
+    # 48 x 72 and 72 x 48, filled up to multiples of 32
+    assert [tuple(maps.shape) for maps in seen] == [(1, 3, 64, 96), (1, 3, 96, 64)]
     for (height, width), image in zip([(96, 144), (30, 20)], found, strict=True):
         assert image["boxes"].shape == (len(image["scores"]), 4)
         assert (image["boxes"] >= 0).all()
         assert (image["boxes"] <= torch.tensor([width, height, width, height])).all()
+
+
+@pytest.mark.parametrize("detector", KINDS)
+def test_what_is_found_does_not_depend_on_the_other_maps(detector: Any) -> None:
+    """Filled up with zeros to the size of another map, a map has other averages in SE and GRN."""
+    torch.manual_seed(0)
+    model = tiny(detector=detector).eval()
+    randomise(model.backbone)
+    if detector == "retinanet":
+        model.network.score_thresh = 0.0  # untrained, it is sure of nothing
+    lying, standing = torch.rand(3, 48, 90), torch.rand(3, 90, 48)
+    with torch.no_grad():
+        alone, beside = model([lying])[0], model([lying, standing])[0]
+    assert len(alone["scores"]) > 3
+    assert all(torch.equal(alone[name], beside[name]) for name in alone)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 4])
+def test_objects_are_looked_at_in_the_level_of_their_size(stride: int) -> None:
+    """Boxes seven times as large as the finest anchor in the third of four levels, whatever the strides."""
+    model = tiny(anchors=(8, 16, 32, 64), stem_stride=stride).eval()
+    with torch.no_grad():
+        model([torch.rand(3, 64, 96)])
+    sides = torch.tensor([14.0, 28, 56, 112]) + 1
+    boxes = torch.stack([torch.zeros(4), torch.zeros(4), sides, sides], 1)
+    assert model.network.roi_heads.box_roi_pool.map_levels([boxes]).tolist() == [0, 1, 2, 3]
 
 
 def test_maps_are_seen_as_they_are_in_training() -> None:

@@ -22,8 +22,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import unireplknet
+from tests.nn.helpers import randomise
 from unireplknet import UniRepLKNet, load_weights, save_weights
 from unireplknet.models import WeightsError, weights
+from unireplknet.models.detector import Detector
+from unireplknet.models.segmenter import Segmenter
 
 DATA = Path(__file__).parents[1] / "data"
 RELEASED = json.loads(gzip.decompress((DATA / "released_keys.json.gz").read_bytes()))
@@ -146,7 +149,8 @@ def dense_file(path: Path, merged: bool = False) -> UniRepLKNet:
         "auxiliary_head.conv_seg.weight": torch.zeros(5, 8, 1, 1),
     }
     meta = {"epoch": 3, "CLASSES": ("wall", "sky"), "hook_msgs": {"best_score": np.float64(0.5)}}
-    torch.save({"meta": meta, "state_dict": {f"backbone.{k}": v for k, v in state.items()} | heads}, path)
+    other = {f"ema_backbone_{k.replace('.', '_')}": v + 1 for k, v in state.items()}  # as a running average leaves it
+    torch.save({"meta": meta, "state_dict": {f"backbone.{k}": v for k, v in state.items()} | heads | other}, path)
     return model
 
 
@@ -165,7 +169,8 @@ def test_the_backbone_of_a_segmenter(merged: bool, tmp_path: Path, caplog: pytes
     ).eval()
     load_weights(features.model, tmp_path / "upernet.pth")
     assert features.model.merged == merged
-    assert "left: decode_head (2 tensors), auxiliary_head (1 tensors)" in caplog.text
+    left = "left: decode_head (2 tensors), auxiliary_head (1 tensors), ema (%d tensors)"
+    assert left % sum(key.startswith("ema_") for key in weights.read_state(tmp_path / "upernet.pth")[0]) in caplog.text
     with torch.no_grad():
         for feature, other in zip(features(x), expected.forward_intermediates(x)[1], strict=True):
             assert torch.equal(feature, other)
@@ -190,6 +195,49 @@ def test_parts_that_one_side_has_not_are_named(tmp_path: Path, caplog: pytest.Lo
     assert "the file has no feature_norms" in caplog.text
     assert "the model has no head: left 4 tensors" in caplog.text
     assert torch.equal(features.forward_features(x), dense.forward_features(x))
+
+
+OWN: dict[str, Any] = {"kernel_sizes": (3, 7, (9, 3), 7), "branches": {9: [(5, 1), (3, 3)]}}
+DENSE: dict[str, Callable[[], Any]] = {
+    "upernet": lambda: Segmenter("test_unireplknet", 3, 5, width=32, auxiliary=True, **OWN),
+    "unet over another backbone": lambda: Segmenter("test_convnext", 3, 5, decoder="unet", width=32),
+    "faster_rcnn": lambda: Detector("test_unireplknet", 3, 5, anchors=(8, 16, 32, 64), width=16, head_width=32, **OWN),
+    "retinanet": lambda: Detector("test_unireplknet", 3, 5, "retinanet", anchors=(8, 16, 32), width=16, **OWN),
+}
+
+
+def dense(name: str, seed: int) -> Any:
+    return randomise(DENSE[name](), seed).eval()
+
+
+@pytest.mark.parametrize("merged", [False, True])
+@pytest.mark.parametrize("name", DENSE)
+def test_segmenters_and_detectors_are_read_again(name: str, merged: bool, tmp_path: Path) -> None:
+    model, other = dense(name, 0), dense(name, 1)
+    if merged:
+        model.reparameterize()
+    save_weights(model, tmp_path / "model.safetensors")
+    assert load_weights(other, tmp_path) is other
+    assert other.merged == model.merged
+    expected, found = model.state_dict(), other.state_dict()
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(found[key], value) for key, value in expected.items())
+
+
+@pytest.mark.parametrize("merged", [False, True])
+def test_a_segmenter_starts_from_the_backbone_of_a_detector(
+    merged: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    detector, segmenter = dense("faster_rcnn", 0), dense("upernet", 1)
+    if merged:
+        detector.reparameterize()
+    save_weights(detector, tmp_path / "model.safetensors")
+    caplog.set_level("WARNING", "unireplknet")
+    load_weights(segmenter.backbone, tmp_path)
+    assert f"left: network ({len(detector.state_dict()) - len(detector.backbone.state_dict())} tensors)" in caplog.text
+    expected = detector.backbone.state_dict()
+    assert all(torch.equal(value, expected[key]) for key, value in segmenter.backbone.state_dict().items())
+    assert segmenter.merged == merged
 
 
 # Files as users have them

@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from torch.optim.swa_utils import AveragedModel
 
 from tests.runs import tiny_recipe, write_tree
 from unireplknet.modalities.folder import Batch
@@ -107,6 +108,31 @@ def test_weights_are_scored_beside_their_average(trained: Run) -> None:
     right = (scores.logits.argmax(1) == scores.labels).float().mean().item()
     assert right == pytest.approx(float(row["val/accuracy_raw"]), abs=1e-5)
     assert float(row["val/loss"]) != pytest.approx(float(row["val/loss_raw"]), rel=1e-3)
+
+
+def test_the_average_of_a_short_training_has_left_the_first_weights(data: Path, tmp_path: Path) -> None:
+    """With the same decay from the first step on it would be the random weights at the beginning, but for 1%."""
+    recipe = tiny_recipe(data, epochs=2)
+    recipe.optim.ema, recipe.optim.batch_size = 0.9999, 2
+    run = fit(recipe, tmp_path / "run")
+    state = torch.load(run.path / "last.ckpt", weights_only=True)
+    first = run.first_model().head.fc.weight
+    average, last = (state[name]["model.head.fc.weight"] for name in ("state_dict", "current_model_state"))
+    assert (average - first).norm() > 0.4 * (last - first).norm() > 0
+    assert not torch.equal(average, last)
+
+
+def test_the_average_is_that_of_the_definition() -> None:
+    """Of weights 1, 2, 3, ...: the first begins it, and the decay grows from 2 in 11 to what it is to be."""
+    model = torch.nn.Linear(1, 1, dtype=torch.float64)
+    averaged, expected = AveragedModel(model, **callbacks.Averaging(0.9)._kwargs), 1.0
+    for step in range(1, 201):
+        torch.nn.init.constant_(model.weight, step)
+        averaged.update_parameters(model)
+        if step > 1:
+            decay = min(0.9, step / (9 + step))
+            expected = decay * expected + (1 - decay) * step
+        assert averaged.module.weight.item() == pytest.approx(expected, rel=1e-12)
 
 
 def test_without_an_average_there_are_no_raw_columns(data: Path, tmp_path: Path) -> None:

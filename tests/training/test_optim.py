@@ -2,13 +2,14 @@ import itertools
 import math
 
 import pytest
+import timm
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from unireplknet.nn.layers import GlobalResponseNorm
 from unireplknet.recipes import find_recipe
-from unireplknet.training.optim import build_optimizer, build_schedule, cosine_factor
+from unireplknet.training.optim import build_optimizer, build_schedule, cosine_factor, rate_of
 from unireplknet.training.recipe import Optim
 
 
@@ -110,6 +111,13 @@ def test_decay_by_epochs_begins_after_the_steady_ones() -> None:
     assert rates[15:18] == pytest.approx([2.5e-4 * 0.85] * 3)
     assert rates[-1] == pytest.approx(4.9e-11, rel=0.01)
     assert optimizer.param_groups[0]["betas"] == (0.95, 0.999)
+
+
+def test_the_rate_that_is_told_is_that_of_the_last_layers() -> None:
+    model = timm.create_model("test_unireplknet", num_classes=3)
+    optimizer = build_optimizer(model, Optim(lr=0.1, layer_decay=0.5))
+    assert optimizer.param_groups[0]["lr"] < 0.01
+    assert rate_of(optimizer) == 0.1
 
 
 def test_a_polynomial_decay_is_torchs_under_the_warm_up() -> None:

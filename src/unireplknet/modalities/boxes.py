@@ -7,7 +7,7 @@ import json
 import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,9 @@ from unireplknet.modalities.folder import SPLITS
 from unireplknet.modalities.images import ImageSet, ImageSplit
 
 logger = logging.getLogger(__name__)
+
+PARTS = {split: split for split in SPLITS} | {"default": "all"}
+"""What names of tables begin with, and the splits that they are for."""
 
 COLUMNS = ("file", "x1", "y1", "x2", "y2", "class")
 
@@ -92,9 +95,10 @@ def load_coco(path: str | Path, masks: bool = False) -> Boxed:
     are left out, counted and named in the log.
 
     Args:
-        path: A folder with ``annotations/instances_NAME.json`` and the images in ``NAME`` or ``images/NAME``, where
-            NAME begins with train or val (or test), as COCO unpacks; or with ``instances.json`` and ``images`` in each
-            of ``train``, ``val`` and ``test``, of which the last two may be missing; or with just these two.
+        path: A folder with ``annotations/instances_NAME.json`` and the images in ``NAME``, ``images/NAME`` or
+            ``images``, where NAME begins with train or val (or test), as COCO unpacks, or is default, as CVAT exports
+            what is not divided; or with ``instances.json`` and ``images`` in each of ``train``, ``val`` and ``test``,
+            of which the last two may be missing; or with just these two.
         masks: Whether every object has to have an outline.
 
     Returns:
@@ -117,20 +121,23 @@ def _coco_tables(root: Path) -> dict[str, tuple[Path, Path]]:
     found: dict[str, tuple[Path, Path]] = {}
     for table in sorted((root / "annotations").glob("instances_*.json")):
         name = table.stem.removeprefix("instances_")
-        for split in (split for split in SPLITS if name.startswith(split)):
+        for split in (split for start, split in PARTS.items() if name.lower().startswith(start)):
             if split in found:
                 raise UserError(f"{found[split][0]} and {table} are both for {split}; expected one")
             images = [folder for folder in (root / name, root / "images" / name) if folder.is_dir()]
             found[split] = table, (images or [root / "images"])[0]
+    if "all" in found and len(found) > 1:
+        raise UserError(f"{found['all'][0]} stands beside tables of parts; expected one whole, or parts")
     if not found:
         folders = {split: root / split for split in SPLITS if (root / split / "instances.json").is_file()}
         if not folders and (root / "instances.json").is_file():
             folders = {"all": root}
         found = {split: (folder / "instances.json", folder / "images") for split, folder in folders.items()}
     if not found.keys() & {"train", "all"}:
+        tables = root.suffix == ".csv" or any((root / name).is_file() for name in ("boxes.csv", "train.csv"))
         raise UserError(
             f"{root} has no boxes to train with; expected annotations/instances_train*.json, train/instances.json"
-            " or instances.json in it"
+            " or instances.json in it" + ("; tables in CSV are for data.source box_table" if tables else "")
         )
     return {split: found[split] for split in ("all", *SPLITS) if split in found}
 
@@ -161,34 +168,42 @@ def _read_coco(table: Path, folder: Path, names: tuple[str, ...], masks: bool) -
         if name not in names:
             raise UserError(f"{table} has the category {name!r}, which the training part has not")
         number[key] = names.index(name)
-    images = {_field(image, "id", table): image for image in content["images"]}
+    images = _coco_images(content["images"], folder, table)
     objects: dict[Any, list[Box]] = defaultdict(list)
     bad = []
     for annotation in content["annotations"]:
-        place = f"{table}: annotation {annotation.get('id', '?')}"
-        image = _field(annotation, "image_id", table)
+        image, category = (_field(annotation, name, table) for name in ("image_id", "category_id"))
+        which = f"annotation {annotation.get('id', '?')}"
+        place = f"{table}: {which}"
         if image not in images:
             raise UserError(f"{place} is of image {image!r}, which the table has not")
-        category = _field(annotation, "category_id", table)
         if category not in number:
             raise UserError(f"{place} has category_id {category!r}; there are {_span(number)}")
-        box = _coco_box(annotation, number[category], _size(images[image]), place)
+        box = _coco_box(annotation, number[category], images[image].size, place)
         if box is None:
-            bad.append(f"annotation {annotation.get('id', '?')} of {images[image].get('file_name')}")
-        elif masks and not box.crowd and not box.outline:
+            bad.append(f"{which} of {images[image].image.name}")
+        elif masks and not box.outline:
             raise UserError(f"{place} has no segmentation; without masks, input.masks is false")
         else:
             objects[image].append(box)
     _tell_left_out(bad, len(content["annotations"]), table)
-    items = [
-        Objects(folder / _field(image, "file_name", table), tuple(objects[key]), _size(image))
-        for key, image in images.items()
-    ]
-    return _checked(items, table)
+    return _checked([replace(item, boxes=tuple(objects[key])) for key, item in images.items()], table)
+
+
+def _coco_images(entries: Iterable[Any], folder: Path, table: Path) -> dict[Any, Objects]:
+    """The images of a table by their ids, without objects."""
+    images: dict[Any, Objects] = {}
+    for entry in entries:
+        key, name = (_field(entry, field, table) for field in ("id", "file_name"))
+        item = Objects(folder / str(name), size=_size(entry, table))
+        if images.setdefault(key, item) is not item:
+            raise UserError(f"{table} has two images with the id {key!r}, {images[key].image.name} and {name}")
+    return images
 
 
 def _field(entry: Any, name: str, table: Path) -> Any:
-    if not isinstance(entry, dict) or name not in entry:
+    """A number or a text of an entry."""
+    if not isinstance(entry, dict) or not isinstance(entry.get(name), int | float | str):
         raise UserError(f"{table} is not in COCO's form: {name!r} is missing in {str(entry)[:80]}")
     return entry[name]
 
@@ -197,8 +212,15 @@ def _span(numbers: Mapping[int, int]) -> str:
     return f"{len(numbers)} categories, {min(numbers)} to {max(numbers)}" if numbers else "no categories"
 
 
-def _size(image: dict[str, Any]) -> tuple[int, int] | None:
-    return (int(image["width"]), int(image["height"])) if {"width", "height"} <= image.keys() else None
+def _size(image: dict[str, Any], table: Path) -> tuple[int, int] | None:
+    sides = image.get("width"), image.get("height")
+    if None in sides:
+        return None
+    try:
+        width, height = map(int, sides)  # type: ignore[arg-type]
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{table}: {image['file_name']} is said to be {sides[0]!r} x {sides[1]!r} pixels") from error
+    return width, height
 
 
 def _coco_box(annotation: dict[str, Any], label: int, size: tuple[int, int] | None, place: str) -> Box | None:
@@ -207,11 +229,14 @@ def _coco_box(annotation: dict[str, Any], label: int, size: tuple[int, int] | No
         left, top, width, height = map(float, annotation["bbox"])
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{place} has no bbox of four numbers: {annotation.get('bbox')!r}") from error
+    try:
+        area = float(annotation.get("area") or width * height)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{place} has an area that is no number: {annotation['area']!r}") from error
     corners = _inside((left, top, left + width, top + height), size)
     if corners is None:
         return None
-    area, crowd = float(annotation.get("area") or width * height), bool(annotation.get("iscrowd"))
-    return Box(corners, label, crowd, area, annotation.get("segmentation"))
+    return Box(corners, label, bool(annotation.get("iscrowd")), area, annotation.get("segmentation"))
 
 
 def _inside(

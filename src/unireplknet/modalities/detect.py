@@ -16,7 +16,7 @@ from torchvision.transforms import v2
 
 from unireplknet.errors import UserError, missing_extra
 from unireplknet.modalities.boxes import Objects
-from unireplknet.modalities.colour import ColourInput, plain
+from unireplknet.modalities.colour import ColourInput, Distort, plain
 from unireplknet.modalities.folder import Batch, Sample, collate_apart
 from unireplknet.modalities.image import convert
 
@@ -170,7 +170,7 @@ class DetectAugment:
         if self.flip:
             steps.append(v2.RandomHorizontalFlip(self.flip))
         if self.distort:
-            steps.append(v2.RandomPhotometricDistort())
+            steps.append(Distort())
         return partial(_to_learn, v2.Compose([*steps, v2.SanitizeBoundingBoxes(), *inputs.finish()]))
 
 

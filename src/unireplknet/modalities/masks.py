@@ -102,7 +102,11 @@ def _pairs(images: Path, masks: Path, extensions: Sequence[str], classes: int) -
     for folder in (images, masks):
         if not folder.is_dir():
             raise UserError(f"{folder} is not a folder; expected {images}/NAME.jpg and {masks}/NAME.png")
-    pictures = {file.relative_to(images).with_suffix(""): file for file in find_files(images, extensions)}
+    pictures: dict[Path, Path] = {}
+    for file in find_files(images, extensions):
+        other = pictures.setdefault(file.relative_to(images).with_suffix(""), file)
+        if other != file:
+            raise UserError(f"{other} and {file} are both for one mask; expected one image a name")
     labels = {file.relative_to(masks).with_suffix(""): file for file in find_files(masks, (".png",))}
     if not pictures:
         raise UserError(f"{images} has no files ending in {' '.join(extensions)}")

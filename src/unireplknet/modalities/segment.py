@@ -15,7 +15,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from unireplknet.errors import UserError
-from unireplknet.modalities.colour import ColourInput, plain
+from unireplknet.modalities.colour import ColourInput, Distort, plain
 from unireplknet.modalities.image import convert
 from unireplknet.modalities.masks import IGNORE, Pair
 
@@ -69,24 +69,28 @@ class SegmentInput(ColourInput):
         Raises:
             UserError: The mask is of another size, is no mask, or has numbers of no class.
         """
+        labels = None if item.mask is None else self.read_labels(item.mask, item.classes)
         with Image.open(item.image) as file:
-            image = tv_tensors.Image(convert(ImageOps.exif_transpose(file), "RGB"))
+            image = tv_tensors.Image(convert(_as_masked(file, labels), "RGB"))
         height, width = image.shape[-2:]
-        if item.mask is None:
+        if labels is None:
             return image, tv_tensors.Mask(torch.full((height, width), IGNORE))
-        labels = self._read_labels(item.mask, item.classes)
         if labels.shape != (height, width):
             size = f"{labels.shape[1]} x {labels.shape[0]}"
             raise UserError(f"the mask {item.mask} is {size} pixels, its image {width} x {height}")
         return image, tv_tensors.Mask(labels)
 
-    def _read_labels(self, path: Path, classes: int) -> Tensor:
-        with Image.open(path) as file:
-            if len(file.getbands()) > 1:
-                raise UserError(
-                    f"the mask {path} is in colour ({file.mode}); expected a number a pixel, grey or palette"
-                )
-            numbers = np.asarray(file).astype(np.int64)
+    def read_labels(self, path: Path, classes: int) -> Tensor:
+        """The class of each pixel of a mask, shape (H, W), int64.
+
+        Args:
+            path: The mask.
+            classes: How many classes there are.
+
+        Raises:
+            UserError: It is no mask, or has numbers of no class.
+        """
+        numbers = read_numbers(path)
         labels = numbers - self.first_class
         labels[(labels < 0) | (numbers == self.ignore)] = IGNORE
         if labels.max(initial=0) >= classes:
@@ -101,23 +105,51 @@ class SegmentInput(ColourInput):
         """The middle of a scene, to follow a training by: all of them have the same size.
 
         Returns:
-            The map (3, size, size) and its classes (size, size).
+            The map (3, size, size), of the image scaled as training scales it, and its classes (size, size).
         """
-        return plain(v2.Compose([v2.Resize(self.size), v2.CenterCrop(self.size), *self.finish()])(*scene))
+        side = max(self.short, self.size)
+        return plain(v2.Compose([v2.Resize(side), v2.CenterCrop(self.size), *self.finish()])(*scene))
 
     def whole(self, scene: Scene) -> tuple[Tensor, Tensor]:
-        """A scene to be scored.
+        """A scene to be scored, as it is: how it is looked at, and so scaled, is said by :meth:`scaled_size`.
 
         Returns:
-            The map (3, h, w), scaled as short and long say, and the classes (H, W) of the image as it is.
+            The map (3, H, W) and its classes (H, W).
         """
-        image, mask = scene
-        height, width = image.shape[-2:]
+        return plain(v2.Compose(self.finish())(*scene))
+
+    def scaled_size(self, height: int, width: int, scale: float = 1.0) -> tuple[int, int]:
+        """Height and width to which an image is scaled to be evaluated as a whole.
+
+        Args:
+            height: That of the image.
+            width: That of the image.
+            scale: Factor on what short and long say.
+        """
         factor = self.short / min(height, width) if self.short else 1.0
         if self.long:
             factor = min(factor, self.long / max(height, width))
-        size = [max(1, round(side * factor)) for side in (height, width)]
-        return plain(v2.Compose([v2.Resize(size), *self.finish()])(image)), plain(mask)
+        return max(1, round(height * factor * scale)), max(1, round(width * factor * scale))
+
+
+def _as_masked(image: Image.Image, labels: Tensor | None) -> Image.Image:
+    """Upright, unless the mask is of the image as it is stored."""
+    upright = ImageOps.exif_transpose(image)
+    if labels is not None and labels.shape[::-1] == image.size != upright.size:
+        return image
+    return upright
+
+
+def read_numbers(path: Path) -> np.ndarray:
+    """The numbers in a mask, shape (H, W), int64.
+
+    Raises:
+        UserError: It is no mask.
+    """
+    with Image.open(path) as file:
+        if len(file.getbands()) > 1:
+            raise UserError(f"the mask {path} is in colour ({file.mode}); expected a number a pixel, grey or palette")
+        return np.asarray(file).astype(np.int64)
 
 
 @dataclass
@@ -152,7 +184,7 @@ class SegmentAugment:
         if self.flip:
             steps.append(v2.RandomHorizontalFlip(self.flip))
         if self.distort:
-            steps.append(v2.RandomPhotometricDistort())
+            steps.append(Distort())
         finish = v2.Compose([*steps, *inputs.finish()])
         return lambda scene: plain(finish(*self._cut(resize(*scene), crop)))
 

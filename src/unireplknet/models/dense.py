@@ -18,6 +18,7 @@ class DenseNetwork(nn.Module):
     """
 
     place: ClassVar[str]
+    num_classes: ClassVar[int] = 0  # for load_weights, which adapts classifiers
 
     @property
     def backbone(self) -> UniRepLKNet | nn.Module:

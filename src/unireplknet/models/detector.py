@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -121,7 +122,8 @@ class Detector(DenseNetwork):
         if single:
             self.network = _retinanet(pyramid, num_classes, anchors, given)
         else:
-            heads = _heads(num_classes + 1, width, anchors, box_head, head_width, detector == "mask_rcnn")
+            finest = features.feature_info.reduction()[0]
+            heads = _heads(num_classes + 1, width, anchors, finest, box_head, head_width, detector == "mask_rcnn")
             counts = {"box_batch_size_per_image": rois}
             for when, part in (("train", 2 * proposals), ("test", proposals)):
                 counts |= {f"rpn_pre_nms_top_n_{when}": part, f"rpn_post_nms_top_n_{when}": part}
@@ -152,8 +154,10 @@ class Detector(DenseNetwork):
         """
         if targets is not None:
             targets = [{**target, "labels": target["labels"] + self.first_label} for target in targets]
-        made = self.network(list(maps), targets)
-        return made if self.training else [self._told(found) for found in made]
+        if self.training:
+            return self.network(list(maps), targets)
+        # One by one: together they are filled up to one size with zeros, which SE and GRN would average in.
+        return [self._told(found) for map in maps for found in self.network([map])]
 
     def layers(self, x: Tensor) -> None:
         """Compute what a training step does of maps (B, C, H, W) but for choosing boxes, to count its arithmetic.
@@ -216,9 +220,12 @@ def _rcnn(detector: Kind) -> Any:
 
 
 def _heads(
-    labels: int, width: int, anchors: Sequence[int], box_head: BoxHead, head_width: int, masks: bool
+    labels: int, width: int, anchors: Sequence[int], finest: int, box_head: BoxHead, head_width: int, masks: bool
 ) -> dict[str, Any]:
-    """torchvision's heads, of its usual sizes but where they depend on the width, and for objects of any size."""
+    """torchvision's heads, of its usual sizes but where they depend on the width, and for objects of any size.
+
+    The finest level has a stride of ``finest`` pixels.
+    """
     from torchvision.models.detection.anchor_utils import AnchorGenerator
     from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor, TwoMLPHead
     from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
@@ -226,7 +233,8 @@ def _heads(
 
     def pool(size: int) -> nn.Module:
         # Feature pyramid networks look at boxes of 224 pixels in the third level, where the finest anchor has 32.
-        return MultiScaleRoIAlign(["0", "1", "2", "3"], size, sampling_ratio=2, canonical_scale=7 * anchors[0])
+        third = {"canonical_scale": 7 * anchors[0], "canonical_level": round(math.log2(finest)) + 2}
+        return MultiScaleRoIAlign(["0", "1", "2", "3"], size, sampling_ratio=2, **third)
 
     heads: dict[str, Any] = {
         "rpn_anchor_generator": AnchorGenerator(tuple((side,) for side in anchors), (RATIOS,) * len(anchors)),

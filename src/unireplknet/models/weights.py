@@ -39,7 +39,7 @@ HUB_ID = "DingXiaoH/UniRepLKNet"
 WEIGHTS_FILE = "model.safetensors"
 _WRAPPERS = ("state_dict", "model")
 _AVERAGED = ("state_dict_ema", "model_ema")
-_BACKBONE = "backbone."  # of the files of segmenters and detectors, beside their necks and heads
+_FIRST = re.compile(r"(|.*\.)(stem\.conv1|downsample_layers\.0\.0)\.weight")  # ours, theirs
 _PARTS = ("feature_norms.", "head.")  # what a classifier and a feature extractor have apart from each other
 _BRANCHES = "branches"  # metadata: the (k, r) of every Dilated Reparam Block, which no tensor's shape tells
 
@@ -232,19 +232,28 @@ def _why_unreadable(error: Exception) -> str:
     return f"damaged or not a weights file: {reason.splitlines()[0] if reason else type(error).__name__}"
 
 
-def backbone_of(state: Mapping[str, Tensor]) -> State:
-    """The backbone of a segmenter or detector, without the names of what is left; any other state dict as it is.
+def place_of(keys: Iterable[str]) -> str | None:
+    """Where the backbone lies in a state dict, such as "backbone."; "" for that of a backbone, None without one."""
+    return next((match[1] for key in keys if (match := _FIRST.fullmatch(key))), None)
+
+
+def backbone_of(state: Mapping[str, Tensor], place: str) -> State:
+    """The backbone in the file of a segmenter, a detector or a forecaster; what is left is named in the log.
 
     Args:
-        state: Tensors by name; where some are called ``backbone...``, the others are of heads that we do not have.
+        state: Tensors by name.
+        place: What the names of the backbone's begin with.
     """
-    if not any(key.startswith(_BACKBONE) for key in state):
-        return dict(state)
-    left = Counter(key.partition(".")[0] for key in state if not key.startswith(_BACKBONE))
+    left = Counter(_part(key) for key in state if not key.startswith(place))
     if left:
         parts = ", ".join(f"{part} ({count} tensors)" for part, count in left.items())
         logger.warning("only the backbone is taken from the file; left: %s", parts)
-    return {key.removeprefix(_BACKBONE): value for key, value in state.items() if key.startswith(_BACKBONE)}
+    return {key.removeprefix(place): value for key, value in state.items() if key.startswith(place)}
+
+
+def _part(key: str) -> str:
+    """What a tensor beside the backbone belongs to; the second set of weights that a running average keeps is one."""
+    return "ema" if key.startswith("ema_") else key.partition(".")[0]
 
 
 def unwrap(content: Any, use_ema: bool = True) -> State:
@@ -396,7 +405,8 @@ def load_weights(model: "UniRepLKNet", source: str | Path, use_ema: bool = True)
     Args:
         model: The network.
         source: A file (released .pth or a fine-tune of it, our .safetensors), a folder that holds
-            ``model.safetensors`` (a run, or ``save_pretrained``), or a Hub id ``owner/repository[/file]``.
+            ``model.safetensors`` (a run, or ``save_pretrained``), or a Hub id ``owner/repository[/file]``. Of what has
+            a backbone beside other parts, a backbone takes only that.
         use_ema: Prefer averaged weights where the file has both.
 
     Returns:
@@ -417,14 +427,17 @@ def load_weights(model: "UniRepLKNet", source: str | Path, use_ema: bool = True)
 
 def _prepare(state: State, metadata: Mapping[str, str], model: "UniRepLKNet") -> State:
     pairs: Pairs | None = None
-    if not hasattr(model, "backbone"):  # a forecaster, for which it is a part of the whole
-        state = backbone_of(state)
+    place = place_of(state)
+    merged = is_merged(key for key in state if place is not None and key.startswith(place))
+    if hasattr(model, "backbone"):  # a segmenter, detector or forecaster, of which it is a part
+        place = None
+    if place:
+        state = backbone_of(state, place)
     if is_released(state):
         state, pairs = from_released(state)
     elif _BRANCHES in metadata:
         found = json.loads(metadata[_BRANCHES])
-        pairs = {name: [(k, r) for k, r in branches] for name, branches in found.items()}
-    merged = is_merged(state)
+        pairs = {name.removeprefix(place or ""): [(k, r) for k, r in branches] for name, branches in found.items()}
     if model.merged and not merged:
         raise WeightsError("in training form, but the model is merged: load before reparameterize()")
     # Merging a copy first leaves the model as it is if the file does not fit.

@@ -8,6 +8,8 @@ and longer ones of at most 1333, half of the images cut before. What differs:
   learnt with torchvision's smooth L1 loss, not with GIoU of weight 10. The box head has four convolutions and a linear
   layer, as theirs; no recipe of this module can reach the scores below, which are the cascade's.
 - Images without objects are trained with, 1% of all; an epoch is 7,392 steps instead of 7,329.
+- Batches are not grouped by which side is longer, so that some images are filled up more; the running average, where
+  there is one, follows the weights in its first steps by another rule.
 - Layer-wise decay counts every block, not groups of blocks. Pieces are 0.6 to 1 of each side of the image, where the
   authors first scale the image and cut out 384 to 600 pixels.
 

@@ -4,8 +4,8 @@ Settings of ADE20K are those of the journal version's appendix B and of the auth
 steps of 16 crops, AdamW, a straight decay of the learning rate after 1,500 steps of warm-up, an auxiliary head with
 weight 0.4, synchronised batch statistics. What differs: steps are counted in whole epochs (127 of 1,263 steps are
 160,401); layer-wise decay counts every block, not groups of blocks; the decoder's convolutions are
-segmentation-models-pytorch's and have no dropout, the auxiliary head is torchvision's; sides of images to be scored are
-not rounded to multiples of 32.
+segmentation-models-pytorch's and have no dropout, the auxiliary head is torchvision's; the loss is a mean over the
+pixels that count, and hue changes half as much; sides of images to be scored are not rounded to multiples of 32.
 
 The val split is ADE20K's validation part. It chooses nothing: the last epoch is kept. While a training goes on,
 val/miou is of the middles of the images; ``unireplknet evaluate RUN`` scores them whole, and with ``--multi-scale`` at

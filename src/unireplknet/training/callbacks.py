@@ -10,17 +10,22 @@ import signal
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import Checkpoint, EMAWeightAveraging, TQDMProgressBar
+from lightning.pytorch.callbacks import Checkpoint, TQDMProgressBar, WeightAveraging
+from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from unireplknet.errors import Stopped
 from unireplknet.files import replacing, write_text
 from unireplknet.modalities.folder import Batch
 from unireplknet.training.checkpoint import BEST, LAST
+from unireplknet.training.optim import rate_of
 from unireplknet.training.task import Task
 
 logger = logging.getLogger(__name__)
@@ -67,7 +72,7 @@ class Pace(pl.Callback):
         self.done = trainer.current_epoch * int(trainer.num_training_batches) + batch_idx + 1
         seconds, samples = map(sum, zip(*self.laps, strict=True))
         pl_module.log("img/s", samples / seconds, prog_bar=True)
-        pl_module.log("lr", trainer.optimizers[0].param_groups[0]["lr"], prog_bar=True)
+        pl_module.log("lr", rate_of(trainer.optimizers[0]), prog_bar=True)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """See how long an epoch takes beside its batches, mostly for validation."""
@@ -91,11 +96,17 @@ class Pace(pl.Callback):
         self.samples = 0
 
 
-class Averaging(EMAWeightAveraging):
+class Averaging(WeightAveraging):
     """Lightning's running average of the weights, and beside its score that of the weights themselves.
 
     During validation the two have changed places.
+
+    Args:
+        decay: Decay a step, once the average is old enough, see :func:`young_decay`.
     """
+
+    def __init__(self, decay: float) -> None:
+        super().__init__(multi_avg_fn=partial(_average, decay))
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Give the average the arithmetic of the weights: they are rounded to it whenever the two change places."""
@@ -123,6 +134,18 @@ class Averaging(EMAWeightAveraging):
         assert isinstance(pl_module, Task)
         with trainer.precision_plugin.val_step_context():
             pl_module.score(batch, self._average_model.module, raw=True)
+
+
+def young_decay(decay: float, count: int) -> float:
+    """The decay of a running average that has seen a number of weights: less than it is to be in the end.
+
+    Otherwise a short training would keep the random numbers that it began with: 0.998 ^ 200 is two thirds.
+    """
+    return min(decay, (1 + count) / (10 + count))
+
+
+def _average(decay: float, averages: Sequence[Tensor], weights: Sequence[Tensor], count: Tensor) -> None:
+    get_ema_multi_avg_fn(young_decay(decay, int(count)))(averages, weights, count)
 
 
 class Curves(pl.Callback):
@@ -207,7 +230,7 @@ class EpochTable(pl.Callback):
         row: dict[str, float] = {
             "epoch": trainer.current_epoch + 1,
             "step": trainer.global_step,
-            "lr": trainer.optimizers[0].param_groups[0]["lr"],
+            "lr": rate_of(trainer.optimizers[0]),
             "seconds": self._seconds(),
         }
         row |= {k: float(v) for k, v in metrics.items() if k in self.columns and k not in row}

@@ -54,6 +54,11 @@ def _decay_too(
     return split
 
 
+def rate_of(optimizer: Optimizer) -> float:
+    """The learning rate of the layers that learn fastest: with layer-wise decay, earlier ones have less."""
+    return max(group["lr"] for group in optimizer.param_groups)
+
+
 def build_schedule(optimizer: Optimizer, optim: Optim, steps_per_epoch: int) -> LambdaLR:
     """The learning rate of each step, a function of the step alone."""
     return LambdaLR(optimizer, lr_factor(optim, steps_per_epoch))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from unireplknet.insight.masks import draw_masks
 from unireplknet.modalities.folder import EpochSampler, MapDataset, collate
 from unireplknet.modalities.masks import IGNORE, MaskSplit, Pair
 from unireplknet.modalities.picture import panels
+from unireplknet.modalities.segment import SegmentInput
 from unireplknet.models.segmenter import Segmenter
 from unireplknet.training.evaluate import best_device, choose_split, find_places, write_evaluation
 from unireplknet.training.recipe import Recipe
@@ -30,6 +31,9 @@ from unireplknet.training.run import Run
 from unireplknet.training.task import Task
 
 logger = logging.getLogger(__name__)
+
+DRAWN = 1000
+"""Longest side of what is drawn in pixels: photographs have many times more."""
 
 
 class Segmentation(Task):
@@ -62,6 +66,8 @@ class Segmentation(Task):
 
     def objective(self, maps: Tensor, labels: Tensor) -> Tensor:
         """Mean cross-entropy of the pixels that count, with that of the auxiliary head where there is one."""
+        if len(maps) == 1:  # all that unreadable samples have left; UPerNet's coarsest level needs two, as above
+            maps, labels = maps.repeat(2, 1, 1, 1), labels.repeat(2, 1, 1)
         outputs = self.model.forward_training(maps.contiguous(memory_format=self.layout))
         smoothing, weights = self.recipe.optim.label_smoothing, (1.0, self.recipe.model.auxiliary)
         losses = [w * _pixel_loss(out, labels, smoothing) for w, out in zip(weights, outputs, strict=False)]
@@ -90,19 +96,21 @@ def _pixel_loss(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tenso
 
 @dataclass(frozen=True)
 class Look:
-    """How a map is looked at.
+    """How an image is looked at.
 
     Attributes:
-        scales: Factors on its size; the probabilities are averaged.
+        scales: Factors on the size to which it is scaled; the probabilities are averaged.
         mirrored: Whether to look at its mirror images too.
-        window: Side of the windows of sliding inference; 0 for the whole map at once.
+        window: Side of the windows of sliding inference; 0 for the whole at once.
         overlap: Part of a window that the next one sees again.
+        size: From height, width and scale of an image to the height and width at which it is looked at.
     """
 
     scales: tuple[float, ...] = (1.0,)
     mirrored: bool = False
     window: int = 0
     overlap: float = 0.0
+    size: Callable[[int, int, float], tuple[int, int]] = SegmentInput().scaled_size
 
     @property
     def kind(self) -> str:
@@ -115,7 +123,7 @@ class Look:
         inputs: Any = recipe.input
         window = inputs.size if (inputs.inference == "sliding" if sliding is None else sliding) else 0
         scales = inputs.scales if multi_scale else (1.0,)
-        return Look(tuple(scales), multi_scale, window, inputs.overlap)
+        return Look(tuple(scales), multi_scale, window, inputs.overlap, inputs.scaled_size)
 
 
 def whole_or_sliding(model: nn.Module, map: Tensor, look: Look) -> Tensor:
@@ -151,26 +159,33 @@ def _starts(length: int, window: int, overlap: float) -> list[int]:
     return sorted({min(start, length - window) for start in range(0, length - window + stride, stride)})
 
 
-def probabilities(model: nn.Module, map: Tensor, size: tuple[int, int], look: Look) -> Tensor:
-    """What a network thinks of each pixel.
+def probabilities(model: nn.Module, map: Tensor, look: Look, device: torch.device | None = None) -> Tensor:
+    """What a network thinks of each pixel of an image.
 
     Args:
         model: From maps to logits.
-        map: Shape (1, C, h, w).
-        size: Height H and width W of the answer.
+        map: The image as it is, shape (1, C, H, W); each scale is made of this.
         look: How to look at it.
+        device: Where the network is, if not where the map is: not every device scales with averages.
 
     Returns:
         Shape (classes, H, W).
     """
-    total: Any = 0
+    height, width = map.shape[2:]
+    total = torch.zeros(())
     for scale in look.scales:
-        scaled = map if scale == 1 else F.interpolate(map, scale_factor=scale, mode="bilinear", antialias=True)
+        scaled = _resized(map, look.size(height, width, scale), antialias=True).to(device)
         for mirrored in (False, True)[: 1 + look.mirrored]:
             logits = whole_or_sliding(model, scaled.flip(3) if mirrored else scaled, look).float()
-            logits = F.interpolate(logits.flip(3) if mirrored else logits, size=size, mode="bilinear")
+            logits = _resized(logits.flip(3) if mirrored else logits, (height, width))
             total = total + logits[0].softmax(0)
     return total / (len(look.scales) * (1 + look.mirrored))
+
+
+def _resized(maps: Tensor, size: Sequence[int], antialias: bool = False) -> Tensor:
+    if maps.shape[2:] == tuple(size):
+        return maps
+    return F.interpolate(maps, size=tuple(size), mode="bilinear", antialias=antialias)
 
 
 @dataclass(frozen=True)
@@ -261,8 +276,7 @@ def score(model: nn.Module, loader: DataLoader[Any], classes: int, look: Look) -
             unreadable.append(problem)
             logger.warning("skipped unreadable sample %d: %s", len(unreadable), problem)
         for map, mask in zip(batch.maps, batch.labels, strict=True):
-            height, width = mask.shape
-            said = probabilities(model, map[None].to(device), (height, width), look).argmax(0).cpu()
+            said = probabilities(model, map[None], look, device).argmax(0).cpu()
             matrix += multiclass_confusion_matrix(said, mask, classes, ignore_index=IGNORE).numpy()
             images += 1
     if not matrix.any():
@@ -315,8 +329,7 @@ def predict(run: Run, paths: Sequence[str | Path], folder: Path | None = None) -
         if batch.problems:
             predictions.append(Prediction(str(file), "", "", {}, batch.problems[0]))
             continue
-        height, width = batch.labels.shape[1:]
-        said = probabilities(model, batch.maps.to(device), (height, width), look).argmax(0).cpu()
+        said = probabilities(model, batch.maps, look, device).argmax(0).cpu()
         predictions.append(_write(file, batch.maps[0], said, run, places[number]))
     if all(p.problem for p in predictions):
         raise UserError(f"none of the files could be read; the first: {predictions[0].problem}")
@@ -329,8 +342,8 @@ def _write(file: Path, map: Tensor, said: Tensor, run: Run, stem: Path) -> Predi
     classes = run.classes
     numbers = said.numpy() + inputs.first_class
     Image.fromarray(numbers.astype(np.uint8 if numbers.max() < 256 else np.uint16)).save(mask)
-    small = F.interpolate(said[None, None].float(), size=map.shape[1:])[0, 0].long()
-    draw_masks(panels(inputs, map)[0].pixels, small, classes, file.name, picture)
+    step = -(-max(said.shape) // DRAWN)
+    draw_masks(panels(inputs, map)[0].pixels[::step, ::step], said[::step, ::step], classes, file.name, picture)
     counts = torch.bincount(said.flatten(), minlength=len(classes))
     order = [i for i in counts.argsort(descending=True).tolist() if counts[i]]
     shares = {classes[i]: int(counts[i]) / said.numel() for i in order}

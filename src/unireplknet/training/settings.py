@@ -241,7 +241,8 @@ class Optim:
         mix_switch: Part of the batches that take cutmix, where both are wanted.
         mix_prob: Part of the batches that are mixed at all.
         regression: Loss of forecasts, relative to forecasting no change: "mse", "mae", or "huber" between them.
-        ema: Decay a step of the running average of the weights that is evaluated and kept; 0 for none.
+        ema: Decay a step of the running average of the weights that is evaluated and kept, less in the first steps; 0
+            for none.
     """
 
     epochs: int = 100

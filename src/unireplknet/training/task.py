@@ -29,11 +29,12 @@ from unireplknet.training.checkpoint import SECTION
 from unireplknet.training.labels import (
     MeanAveragePrecision,
     check_labels,
+    check_masks,
     class_loss,
     class_probabilities,
     class_targets,
 )
-from unireplknet.training.optim import build_optimizer, build_schedule
+from unireplknet.training.optim import build_optimizer, build_schedule, rate_of
 from unireplknet.training.recipe import Recipe
 
 logger = logging.getLogger(__name__)
@@ -134,7 +135,7 @@ class Task(pl.LightningModule, ABC):
             return self.no_loss()
         loss = self.objective(batch.maps, batch.labels)
         if not torch.isfinite(loss):
-            lr = self.trainer.optimizers[0].param_groups[0]["lr"]
+            lr = rate_of(self.trainer.optimizers[0])
             raise LossNotFinite(loss.item(), self.global_step, lr, batch.indices.tolist())
         self.loss.update(loss.detach(), size)
         self.log("loss", loss, prog_bar=True, on_step=True, on_epoch=False)
@@ -267,6 +268,8 @@ def build_task(recipe: Recipe, data: Labelled | Masked | Boxed | Windowed, steps
     several = isinstance(data, Labelled) and data.several
     if isinstance(data, Labelled):
         check_labels(recipe, data)
+    if isinstance(data, Masked):
+        check_masks(recipe, data)
     model = recipe.build(data.names)
     recipe.trainer.prepare(model)
     if isinstance(model, Forecaster) and isinstance(data, Windowed):
