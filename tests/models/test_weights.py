@@ -18,15 +18,17 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import unireplknet
 from tests.nn.helpers import randomise
 from unireplknet import UniRepLKNet, load_weights, save_weights
+from unireplknet.errors import UserError
 from unireplknet.models import WeightsError, weights
 from unireplknet.models.detector import Detector
 from unireplknet.models.segmenter import Segmenter
+from unireplknet.training.settings import Model
 
 DATA = Path(__file__).parents[1] / "data"
 RELEASED = json.loads(gzip.decompress((DATA / "released_keys.json.gz").read_bytes()))
@@ -238,6 +240,31 @@ def test_a_segmenter_starts_from_the_backbone_of_a_detector(
     expected = detector.backbone.state_dict()
     assert all(torch.equal(value, expected[key]) for key, value in segmenter.backbone.state_dict().items())
     assert segmenter.merged == merged
+
+
+def test_networks_of_timms_start_from_its_files_and_from_runs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("WARNING", "unireplknet")
+    classifier = randomise(timm.create_model("test_convnext", num_classes=7), 0)
+    save_file(classifier.state_dict(), tmp_path / "timm.safetensors")
+    segmenter = Segmenter("test_convnext", 3, 5, decoder="unet", width=32)
+    weights.load_other_weights(segmenter.backbone, tmp_path / "timm.safetensors")
+    assert "the file has more than the model; left: head.fc.bias, head.fc.weight, head.norm" in caplog.text
+    save_weights(randomise(segmenter, 1), tmp_path / "model.safetensors")
+    detector = Detector("test_convnext", 3, 5, anchors=(8, 16, 32, 64), width=16, head_width=32)
+    weights.load_other_weights(detector.backbone, tmp_path)
+    assert "only the backbone is taken from the file; left: network" in caplog.text
+    expected = segmenter.backbone.state_dict()
+    assert all(torch.equal(value, expected[key]) for key, value in detector.backbone.state_dict().items())
+    model = Model("test_convnext", weights=str(tmp_path / "timm.safetensors"), decoder="unet", decoder_width=32)
+    found = model.build_segmenter(3, ["a", "b"]).backbone.state_dict()
+    assert all(torch.equal(value, classifier.state_dict()[key]) for key, value in found.items())
+
+
+def test_weights_of_another_network_do_not_fit_one_of_timms(tmp_path: Path) -> None:
+    save_weights(dense("upernet", 0), tmp_path / "model.safetensors")
+    model = Model("test_convnext", weights=str(tmp_path), decoder="unet", decoder_width=32)
+    with pytest.raises(UserError, match=r"model.safetensors: does not fit the model: lacks \d+ \(stem.0.weight"):
+        model.build_segmenter(3, ["a", "b"])
 
 
 # Files as users have them

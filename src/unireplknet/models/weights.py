@@ -26,8 +26,9 @@ from huggingface_hub.errors import HfHubHTTPError
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from timm.models import adapt_input_conv, clean_state_dict
-from torch import Tensor
+from torch import Tensor, nn
 
+from unireplknet.errors import shorten
 from unireplknet.nn.blocks import DilatedReparamConv
 from unireplknet.nn.layers import DepthwiseConv2d
 from unireplknet.nn.reparam import Branches, pad_kernel
@@ -422,6 +423,39 @@ def load_weights(model: "UniRepLKNet", source: str | Path, use_ema: bool = True)
         model.load_state_dict(_prepare(state, metadata, model))
     except WeightsError as e:
         raise WeightsError(f"{path}: {e}") from e
+    return model
+
+
+def load_other_weights(model: nn.Module, source: str | Path, use_ema: bool = True) -> nn.Module:
+    """Load weights into a network that is not of the family, such as timm's under a decoder or detector, in place.
+
+    Args:
+        model: The network.
+        source: As of :func:`load_weights`: timm's own file of it, or a run of ours. What the file has beside it, such
+            as a classifier or a decoder, is left and named in the log.
+        use_ema: Prefer averaged weights where the file has both.
+
+    Returns:
+        The model.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        WeightsError: If the weights cannot be read or do not fit; the message says why.
+    """
+    path = find_weights(source)
+    state, _ = read_state(path, use_ema)
+    own = model.state_dict()
+    first = next(iter(own))
+    place = next((key.removesuffix(first) for key in state if f".{key}".endswith(f".{first}")), "")
+    state = backbone_of(state, place)
+    if left := [key for key in state if key not in own]:
+        logger.warning("the file has more than the model; left: %s", shorten(left))
+    state = {key: value for key, value in state.items() if key in own}
+    try:
+        _check_fit(state, own)
+    except WeightsError as e:
+        raise WeightsError(f"{path}: {e}") from e
+    model.load_state_dict(state)
     return model
 
 

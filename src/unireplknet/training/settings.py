@@ -19,6 +19,7 @@ from unireplknet.models.detector import Detector
 from unireplknet.models.forecaster import Forecaster
 from unireplknet.models.published import ABLATION_ROWS
 from unireplknet.models.segmenter import Segmenter
+from unireplknet.models.weights import load_other_weights
 from unireplknet.nn.batch_stats import synchronise_batch_norms
 
 Dense = TypeVar("Dense", Segmenter, Detector)
@@ -31,7 +32,7 @@ class Model:
     Args:
         name: A registered variant.
         row: A row of the paper's design tables instead, as `unireplknet info --ablations` names it.
-        weights: File or Hub id of weights to start from; empty starts from random numbers.
+        weights: File, run or Hub id of weights to start from; empty starts from random numbers.
         num_classes: Number of classes; 0 takes it from the data.
         depths: Blocks of each of the four stages; empty keeps the variant's, as below.
         dims: Channels of each stage.
@@ -144,9 +145,10 @@ class Model:
         try:
             model = construct(**kwargs)
             if self.weights:
-                if not isinstance(model.backbone, UniRepLKNet):
-                    raise UserError(f"model.weights are read into UniRepLKNets only, not into {self.name}")
-                unireplknet.load_weights(model.backbone, self.weights)
+                if isinstance(model.backbone, UniRepLKNet):
+                    unireplknet.load_weights(model.backbone, self.weights)
+                else:
+                    load_other_weights(model.backbone, self.weights)
         except UserError:
             raise
         except (ValueError, TypeError, RuntimeError, OSError) as error:
