@@ -2,15 +2,14 @@
 
     unireplknet fetch scenes
     python benchmarks/scene_runs.py --data data/scenes                  # what is missing in results/scene_runs.json
-    python benchmarks/scene_runs.py --data data/scenes --only boxes --networks K=13 --seeds 0
-    python benchmarks/scene_runs.py --data data/scenes --keep runs/scenes      # runs/scenes/masks-K=13-0-8 and so on
+    python benchmarks/scene_runs.py --data data/scenes --only masks --networks K=13 --seeds 0
+    python benchmarks/scene_runs.py --data data/scenes --epochs 1       # a trial; other lengths are other rows
 
-Decoder or detector, augmentation, schedule and steps are those of the recipes ``scenes`` and ``scene_boxes`` with stems
-of stride 4 and fewer epochs, the same for each network: about five minutes of one core a training (an estimate), which
---epochs changes. For masks these were too few in a first try: all of them were taken for background. The epoch is
-chosen on the val part, the test part scored once, and every training is noted when it is done; what is noted is not
-trained again, whether its run was kept or not. Trainings of other lengths are other rows.
-Runs that are kept go on where they were interrupted, and benchmarks/receptive_fields.py looks into them.
+The recipes are ``scenes`` and ``scene_boxes``, the same for each network but for the backbone: ten to fifteen minutes
+of one core for masks and five to ten for boxes, eighteen trainings in all. A detector starts from the backbone that has
+learnt masks with the same seed. The epoch is chosen on the val part, the test part scored once, and every training is
+noted when it is done; what is noted is not trained again. Runs go to runs/scenes/TASK-NETWORK-SEED-EPOCHS (--runs DIR),
+go on where they were interrupted, and are what benchmarks/receptive_fields.py looks into.
 """
 
 from __future__ import annotations
@@ -19,10 +18,8 @@ import argparse
 import json
 import logging
 import statistics
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -35,6 +32,7 @@ from tqdm import tqdm
 from unireplknet import UniRepLKNet, reparameterize
 from unireplknet.models.complexity import count_params
 from unireplknet.recipes import find_recipe
+from unireplknet.recipes.segment import SCENE_NETWORK
 from unireplknet.training.detect import evaluate as evaluate_boxes
 from unireplknet.training.recipe import Recipe
 from unireplknet.training.run import Run, fit
@@ -42,7 +40,7 @@ from unireplknet.training.segment import evaluate as evaluate_masks
 
 FILE = RESULTS / "scene_runs.json"
 SEEDS = (0, 1, 2)
-DEPTHS, DIM = (1, 1, 3, 1), 32
+DEPTHS, KERNELS = SCENE_NETWORK["depths"], SCENE_NETWORK["kernel_sizes"]
 
 
 @dataclass(frozen=True)
@@ -53,13 +51,17 @@ class Study:
         recipe: Name of the recipe.
         score: What is compared.
         read: Scores a finished run.
-        epochs: Passes over the 2,000 training scenes that take about five minutes of one core.
+        starts_from: Task whose backbone it starts from; empty for random numbers.
     """
 
     recipe: str
     score: str
     read: Callable[[Run], float]
-    epochs: int
+    starts_from: str = ""
+
+    def epochs(self, wanted: int) -> int:
+        """Passes over the training scenes: what is wanted, or as many as the recipe has."""
+        return wanted or find_recipe(self.recipe).optim.epochs
 
 
 def miou(run: Run) -> float:
@@ -73,16 +75,16 @@ def box_ap(run: Run) -> float:
 
 
 STUDIES = {
-    "masks": Study("scenes", "mean IoU, %", miou, 8),
-    "boxes": Study("scene_boxes", "box AP, %", box_ap, 6),
+    "masks": Study("scenes", "mean IoU, %", miou),
+    "boxes": Study("scene_boxes", "box AP, %", box_ap, starts_from="masks"),
 }
 
 NETWORKS: dict[str, Callable[[], dict[str, Any]]] = {
-    "K=13": lambda: ours(13),
-    "K=3": lambda: ours(3),
+    "K=13": dict,
+    "K=3": lambda: {"kernel_sizes": tuple((3,) * depth for depth in DEPTHS)},
     "ConvNeXt": lambda: {"name": "convnext_atto", "depths": DEPTHS, "dims": dims(equal_dim()), "kernel_sizes": ()},
 }
-"""Backbones, as settings of a recipe's ``model``."""
+"""Backbones, as what differs in a recipe's ``model``."""
 
 
 def dims(first: int) -> tuple[int, ...]:
@@ -90,20 +92,13 @@ def dims(first: int) -> tuple[int, ...]:
     return tuple(first * 2**i for i in range(4))
 
 
-def ours(kernel: int) -> dict[str, Any]:
-    """A UniRepLKNet with kernels of one size, but for the first and the last stage, as in the kernel study."""
-    sizes = ((3,), (kernel,), (kernel,) * 3, (3,))
-    return {"name": "unireplknet_a", "depths": DEPTHS, "dims": dims(DIM), "kernel_sizes": sizes}
-
-
 @cache
 def equal_dim() -> int:
     """Width of the ConvNeXt whose parameters are nearest to those of the merged UniRepLKNet of K = 13."""
     with torch.device("meta"):
-        network = ours(13)
-        del network["name"]
-        wanted = count_params(reparameterize(UniRepLKNet(num_classes=0, **network)))
-        found = {dim: abs(count_params(convnext(dim)) - wanted) for dim in range(8, 2 * DIM, 2)}
+        ours = UniRepLKNet(num_classes=0, depths=DEPTHS, dims=SCENE_NETWORK["dims"], kernel_sizes=KERNELS)
+        wanted = count_params(reparameterize(ours))
+        found = {dim: abs(count_params(convnext(dim)) - wanted) for dim in range(8, 64, 2)}
     return min(found, key=found.__getitem__)
 
 
@@ -112,67 +107,82 @@ def convnext(dim: int) -> torch.nn.Module:
     return timm.create_model("convnext_atto", num_classes=0, depths=DEPTHS, dims=dims(dim))
 
 
+@dataclass(frozen=True)
+class Cell:
+    """A training.
+
+    Attributes:
+        task: Name of the study.
+        network: Name of the network.
+        seed: Seed of the training.
+        wanted: Epochs that were asked for; 0 for those of the recipe.
+    """
+
+    task: str
+    network: str
+    seed: int
+    wanted: int = 0
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """What a row of results tells of it."""
+        epochs = STUDIES[self.task].epochs(self.wanted)
+        return {"task": self.task, "network": self.network, "seed": self.seed, "epochs": epochs}
+
+    def __str__(self) -> str:
+        """The name of its run."""
+        return "-".join(map(str, self.key.values()))
+
+    def recipe(self, data: Path, runs: Path, workers: int = 0) -> Recipe:
+        """The recipe of the task with the network as its backbone."""
+        study = STUDIES[self.task]
+        recipe = find_recipe(study.recipe)
+        for name, value in NETWORKS[self.network]().items():
+            setattr(recipe.model, name, value)
+        if study.starts_from:
+            recipe.model.weights = str(runs.resolve() / str(replace(self, task=study.starts_from)))
+        recipe.data.path, recipe.data.workers = str(data.resolve()), workers
+        recipe.optim.epochs = study.epochs(self.wanted)
+        recipe.trainer.seed, recipe.trainer.progress = self.seed, False
+        return recipe
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="the folder of the scenes")
+    parser.add_argument("--runs", metavar="DIR", type=Path, default=Path("runs/scenes"), help="where runs go")
     parser.add_argument("--only", nargs="+", choices=STUDIES, default=list(STUDIES))
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
-    parser.add_argument("--epochs", type=int, default=0, help="default: about five minutes a training")
+    parser.add_argument("--epochs", type=int, default=0, help="default: the recipes'")
     parser.add_argument("--workers", type=int, default=0, help="processes that prepare samples")
-    parser.add_argument("--keep", metavar="DIR", type=Path, help="keep the runs, as DIR/TASK-NETWORK-SEED-EPOCHS")
     options = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     cells = [
-        (task, network, seed, options.epochs or STUDIES[task].epochs)
+        Cell(task, network, seed, options.epochs)
         for seed in options.seeds
-        for task in options.only
         for network in options.networks
+        for task in STUDIES  # masks first: boxes start from them
+        if task in options.only
     ]
     rows = json.loads(FILE.read_text(encoding="utf-8"))["rows"] if FILE.exists() else []
-    known = {(row["task"], row["network"], row["seed"], row["epochs"]) for row in rows}
-    for cell in (bar := tqdm([cell for cell in cells if cell not in known])):
-        bar.set_description("{} {} seed {} {} epochs".format(*cell))
-        with run_folder(cell, options.keep) as folder:
-            rows.append(train(recipe_of(*cell, options.data, options.workers), folder, *cell))
+    missing = [cell for cell in cells if not any(cell.key.items() <= row.items() for row in rows)]
+    for cell in (bar := tqdm(missing)):
+        bar.set_description(str(cell))
+        rows.append(train(cell.recipe(options.data, options.runs, options.workers), options.runs / str(cell), cell))
         write_result(FILE.stem, {"command": "python benchmarks/scene_runs.py --data data/scenes", "rows": rows})
     print(table(rows))
 
 
-def recipe_of(task: str, network: str, seed: int, epochs: int, data: Path, workers: int = 0) -> Recipe:
-    """The recipe of a task with another backbone."""
-    recipe = find_recipe(STUDIES[task].recipe)
-    recipe.model.stem_stride = 4
-    for name, value in NETWORKS[network]().items():
-        setattr(recipe.model, name, value)
-    recipe.data.path, recipe.data.workers = str(data.resolve()), workers
-    recipe.optim.epochs = epochs
-    recipe.trainer.seed, recipe.trainer.progress = seed, False
-    return recipe
-
-
-@contextmanager
-def run_folder(cell: tuple[str, str, int, int], keep: Path | None) -> Iterator[Path]:
-    """Where the run of a cell goes: to stay, or to be gone afterwards."""
-    if keep is not None:
-        yield keep / "-".join(map(str, cell))
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        yield Path(folder) / "run"
-
-
-def train(recipe: Recipe, folder: Path, task: str, network: str, seed: int, epochs: int) -> dict[str, Any]:
+def train(recipe: Recipe, folder: Path, cell: Cell) -> dict[str, Any]:
     """Train, unless the folder holds the finished run, and score once."""
     kept = Run(folder)
     done = kept.finished and kept.recipe.settings() == recipe.settings()
     run = kept if done else fit(recipe, folder)
     model, results = run.load_model(), run.results
     return {
-        "task": task,
-        "network": network,
-        "seed": seed,
-        "epochs": epochs,
-        "score": round(STUDIES[task].read(run), 3),
+        **cell.key,
+        "score": round(STUDIES[cell.task].read(run), 3),
         "backbone_parameters": count_params(reparameterize(model.backbone)),
         "parameters": results["parameters"],
         "best_epoch": results["best_epoch"],

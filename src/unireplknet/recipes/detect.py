@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from unireplknet.modalities.detect import DetectAugment, DetectInput
 from unireplknet.recipes.imagenet import RELEASED
+from unireplknet.recipes.segment import SCENE_NETWORK
 from unireplknet.training.plan import Samples
 from unireplknet.training.recipe import Data, Model, Optim, Recipe, Trainer
 
@@ -114,28 +115,21 @@ def boxes() -> Recipe:
 def scene_boxes() -> Recipe:
     """Boxes of emoji of eight categories on photographs, by a small network under Faster R-CNN.
 
-    Command: unireplknet fetch scenes && unireplknet train scene_boxes --data data/scenes
+    It starts from the backbone that has learnt their masks, by the recipe scenes, as it learns slowly from scratch.
+
+    Command: unireplknet train scene_boxes --data data/scenes --model.weights runs/scenes-1
     Hardware: a CPU; two cores are enough.
-    Time: 24 minutes on one core of a busy machine.
-    Score: not measured yet; benchmarks/scene_runs.py is to. A first run ended with val still rising.
+    Time: about seven minutes on one core.
+    Score: see benchmarks/results/scene_runs.json.
     """
     recipe = boxes()
     recipe.name = "scene_boxes"
-    recipe.model = Model(
-        "unireplknet_a",
-        depths=(1, 1, 3, 1),
-        dims=(32, 64, 128, 256),
-        kernel_sizes=((3,), (13,), (13, 13, 13), (13,)),
-        decoder_width=64,
-        anchors=(8, 16, 32, 64),
-        head_width=256,
-        proposals=100,
-        rois=32,
-    )
+    recipe.model = Model(**SCENE_NETWORK, anchors=(8, 16, 32, 64), head_width=256, proposals=100, rois=32)
     recipe.input = DetectInput(short=96, long=128)
-    recipe.augment = DetectAugment(scale=(0.83, 1.33), flip=0.5)
+    # No larger than they are: batches are filled up to a multiple of 32 pixels.
+    recipe.augment = DetectAugment(scale=(0.75, 1.0), flip=0.5)
     recipe.optim = Optim(
-        epochs=10, batch_size=8, lr=1.5e-3, warmup_epochs=0.5, label_smoothing=0.0, clip_grad=10.0, ema=0.99
+        epochs=6, batch_size=8, lr=1.5e-3, warmup_epochs=0.5, label_smoothing=0.0, clip_grad=10.0, ema=0.99
     )
     return recipe
 
