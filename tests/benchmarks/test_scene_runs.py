@@ -1,74 +1,87 @@
 import json
 import sys
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 import receptive_fields
 import scene_runs
 import torch
-from scene_runs import NETWORKS, STUDIES, convnext, equal_dim, ours, recipe_of, run_folder, table
+from scene_runs import NETWORKS, STUDIES, Cell, convnext, equal_dim, table
 
 from tests import scenes
 from unireplknet import UniRepLKNet, reparameterize
 from unireplknet.models.complexity import count_params
+from unireplknet.training.recipe import Model, Recipe
+
+
+def recipe(task: str, network: str, seed: int = 0, epochs: int = 0) -> Recipe:
+    return Cell(task, network, seed, epochs).recipe(Path("data"), Path("runs"))
 
 
 def test_the_networks_have_about_the_same_number_of_parameters() -> None:
     with torch.device("meta"):
         counts = [count_params(convnext(equal_dim()))]
-        for kernel in (13, 3):
-            settings = ours(kernel)
-            assert settings.pop("name") == "unireplknet_a"
-            counts.append(count_params(reparameterize(UniRepLKNet(num_classes=0, **settings))))
+        for network in ("K=13", "K=3"):
+            kwargs = {
+                name: getattr(recipe("masks", network).model, name) for name in ("depths", "dims", "kernel_sizes")
+            }
+            counts.append(count_params(reparameterize(UniRepLKNet(num_classes=0, **kwargs))))
     assert counts[0] == pytest.approx(counts[1], rel=0.05)
     assert counts[0] == pytest.approx(counts[2], rel=0.15)
 
 
 @pytest.mark.parametrize("task", STUDIES)
-def test_networks_differ_in_the_backbone_alone(task: str, tmp_path: Path) -> None:
-    models = []
-    for network in NETWORKS:
-        recipe = recipe_of(task, network, 1, 2, tmp_path)
-        assert (recipe.trainer.seed, recipe.optim.epochs) == (1, 2)
-        with torch.device("meta"):
-            models.append(recipe.build([str(i) for i in range(8)]))
-    heads = [sum(p.numel() for n, p in m.named_parameters() if ".model." not in n) for m in models]
-    assert heads[0] == heads[1]
-    assert heads[2] == pytest.approx(heads[0], rel=0.2)  # what takes the features has their width
-    assert len({type(m) for m in models}) == 1
+def test_networks_differ_in_the_backbone_alone(task: str) -> None:
+    recipes = {network: recipe(task, network, 1, 2) for network in NETWORKS}
+    others = [replace(r, model=None) for r in recipes.values()]
+    assert others[0] == others[1] == others[2]
+    assert (others[0].trainer.seed, others[0].optim.epochs) == (1, 2)
+    assert recipes["K=13"].model.kernel_sizes == ((3,), (13,), (13, 13, 13), (3,))
+    assert recipes["K=3"].model.kernel_sizes == ((3,), (3,), (3, 3, 3), (3,))
+    names = {field.name for field in fields(Model)} - {"name", "dims", "kernel_sizes", "weights"}
+    settings = [[getattr(r.model, name) for name in sorted(names)] for r in recipes.values()]
+    assert settings[0] == settings[1] == settings[2]
+
+
+def test_boxes_start_from_the_masks_of_the_same_network_seed_and_length() -> None:
+    assert recipe("masks", "K=3", 2).model.weights == ""
+    assert Path(recipe("boxes", "K=3", 2).model.weights) == Path("runs/masks-K=3-2-16").resolve()
+    assert Path(recipe("boxes", "K=3", 2, 1).model.weights) == Path("runs/masks-K=3-2-1").resolve()
 
 
 def test_what_is_noted_is_not_trained_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    trained = []
+    trained: list[Cell] = []
 
-    def train(recipe: object, folder: Path, *cell: object) -> dict[str, object]:
-        assert not folder.is_relative_to(tmp_path)
-        assert folder.parent.is_dir()
+    def train(_: object, folder: Path, cell: Cell) -> dict[str, object]:
+        assert folder == tmp_path / "runs" / str(cell)
         trained.append(cell)
-        return {"score": 10.0 * len(trained), **dict(zip(("task", "network", "seed", "epochs"), cell, strict=True))}
+        return {"score": 10.0 * len(trained), **cell.key}
 
     monkeypatch.setattr(scene_runs, "train", train)
     monkeypatch.setattr(scene_runs, "FILE", tmp_path / "scene_runs.json")
     monkeypatch.setattr(
         scene_runs, "write_result", lambda name, result: (tmp_path / f"{name}.json").write_text(json.dumps(result))
     )
-    for words in (["--seeds", "0"], []):
-        monkeypatch.setattr(sys, "argv", ["scene_runs.py", "--data", str(tmp_path), "--only", "boxes", *words])
+    given = ["scene_runs.py", "--data", str(tmp_path), "--runs", str(tmp_path / "runs")]
+    for words in (["--only", "boxes", "--seeds", "0"], ["--only", "boxes"], ["--seeds", "0"]):
+        monkeypatch.setattr(sys, "argv", [*given, *words])
         scene_runs.main()
-    assert len(trained) == len(set(trained)) == 9
+    assert len(trained) == len(set(trained)) == 12
     rows = json.loads((tmp_path / "scene_runs.json").read_text(encoding="utf-8"))["rows"]
     assert "| boxes | box AP, % | 6 | 40.00 (10.00 to 70.00) |" in table(rows)
+    assert "| masks | mean IoU, % | 16 | 100.00 |" in table(rows)
 
 
 def test_a_run_that_is_kept_is_looked_into_and_not_trained_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe, cell = scenes.tiny_recipe(scenes.write_scenes(tmp_path / "data"), epochs=1), ("masks", "K=3", 0, 1)
-    with run_folder(cell, tmp_path / "runs") as folder:
-        row = scene_runs.train(recipe, folder, *cell)
-    assert folder == tmp_path / "runs" / "masks-K=3-0-1"
+    recipe, cell = scenes.tiny_recipe(scenes.write_scenes(tmp_path / "data"), epochs=1), Cell("masks", "K=3", 0, 1)
+    folder = tmp_path / "runs" / str(cell)
+    row = scene_runs.train(recipe, folder, cell)
+    assert folder.name == "masks-K=3-0-1"
     monkeypatch.setattr(scene_runs, "fit", None)
-    assert scene_runs.train(recipe, folder, *cell) == row
+    assert scene_runs.train(recipe, folder, cell) == row
 
     noted = {}
     monkeypatch.setattr(receptive_fields, "write_result", noted.__setitem__)
