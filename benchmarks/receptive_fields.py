@@ -1,12 +1,12 @@
 """Effective receptive fields: tables and pictures of docs/inspect.md.
 
     python benchmarks/receptive_fields.py
-    python benchmarks/receptive_fields.py --trained runs/scenes/masks-K=13-0-8 runs/scenes/masks-ConvNeXt-0-8
+    python benchmarks/receptive_fields.py --trained runs/scenes/masks-K=13-0-16 runs/scenes/masks-ConvNeXt-0-16
 
 What `unireplknet inspect field` measures. The first command looks at untrained networks, on images of random numbers: T
 beside ConvNeXt-Tiny and ResNet-50, and A with large kernels of 3 to 31 at equal depth; it writes
 results/receptive_fields.json and docs/field.png. The second looks at the backbones of runs, such as
-benchmarks/scene_runs.py --keep leaves, on the val samples of their data, before training (fresh weights of the run's
+benchmarks/scene_runs.py leaves, on the val samples of their data, before training (fresh weights of the run's
 seed, at full strength as all untrained ones) and after; it writes results/receptive_fields_trained.json and
 docs/field-trained.png.
 """

@@ -24,12 +24,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import timm
 import torch
 from _common import RESULTS, write_result
+from PIL import Image
 from tqdm import tqdm
 
 from unireplknet import UniRepLKNet, reparameterize
+from unireplknet.insight.figure import new_figure
 from unireplknet.models.complexity import count_params
 from unireplknet.recipes import find_recipe
 from unireplknet.recipes.segment import SCENE_NETWORK
@@ -170,8 +173,11 @@ def main() -> None:
     for cell in (bar := tqdm(missing)):
         bar.set_description(str(cell))
         rows.append(train(cell.recipe(options.data, options.runs, options.workers), options.runs / str(cell), cell))
-        write_result(FILE.stem, {"command": "python benchmarks/scene_runs.py --data data/scenes", "rows": rows})
+        command = "python benchmarks/scene_runs.py --data data/scenes"
+        floor = round(background_everywhere(options.data), 3)
+        write_result(FILE.stem, {"command": command, "background_everywhere": floor, "rows": rows})
     print(table(rows))
+    draw(rows, FILE.with_suffix(".png"))
 
 
 def train(recipe: Recipe, folder: Path, cell: Cell) -> dict[str, Any]:
@@ -190,18 +196,44 @@ def train(recipe: Recipe, folder: Path, cell: Cell) -> dict[str, Any]:
     }
 
 
+def background_everywhere(data: Path) -> float:
+    """Mean intersection over union on the test split of taking every pixel for background, %."""
+    masks = [np.asarray(Image.open(file)) for file in sorted((data / "test" / "masks").glob("*.png"))]
+    classes = len((data / "classes.txt").read_text(encoding="utf-8").splitlines())
+    return 100 * float(np.mean(np.stack(masks) == 0)) / classes
+
+
+def scores(rows: list[dict[str, Any]], task: str, network: str, epochs: int) -> list[float]:
+    """What the seeds came to."""
+    mine = (task, network, epochs)
+    return [row["score"] for row in rows if (row["task"], row["network"], row["epochs"]) == mine]
+
+
 def table(rows: list[dict[str, Any]]) -> str:
     """Means, and lowest to highest of the seeds, as Markdown, for each length of training."""
     lines = ["| task | score | epochs | " + " | ".join(NETWORKS) + " |", "|---|---|---|" + "---|" * len(NETWORKS)]
     for task, epochs in sorted({(row["task"], row["epochs"]) for row in rows}):
         texts = []
         for network in NETWORKS:
-            mine = (task, epochs, network)
-            found = [row["score"] for row in rows if (row["task"], row["epochs"], row["network"]) == mine]
+            found = scores(rows, task, network, epochs)
             spread = f" ({min(found):.2f} to {max(found):.2f})" if len(found) > 1 else ""
             texts.append(f"{statistics.mean(found):.2f}{spread}" if found else "not run")
         lines.append(f"| {task} | {STUDIES[task].score} | {epochs} | {' | '.join(texts)} |")
     return "\n".join(lines)
+
+
+def draw(rows: list[dict[str, Any]], picture: Path) -> None:
+    """Every seed, and the means, of the recipes' own lengths: one panel a task."""
+    figure = new_figure(8, 3)
+    for axes, (task, study) in zip(figure.subplots(1, len(STUDIES)), STUDIES.items(), strict=True):
+        for place, network in enumerate(NETWORKS):
+            if found := scores(rows, task, network, study.epochs(0)):
+                axes.plot([place] * len(found), found, "o", color="tab:blue", alpha=0.4)
+                axes.plot(place, statistics.mean(found), "_", color="tab:blue", markersize=30)
+        axes.set(title=task, ylabel=study.score, xticks=range(len(NETWORKS)), xlim=(-0.5, len(NETWORKS) - 0.5))
+        axes.set_xticklabels(list(NETWORKS))
+        axes.grid(alpha=0.3)
+    figure.savefig(picture, dpi=100)
 
 
 if __name__ == "__main__":

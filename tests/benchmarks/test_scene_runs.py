@@ -3,11 +3,14 @@ import sys
 from dataclasses import fields, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import receptive_fields
 import scene_runs
 import torch
-from scene_runs import NETWORKS, STUDIES, Cell, convnext, equal_dim, table
+from PIL import Image
+from scene_runs import NETWORKS, STUDIES, Cell, background_everywhere, convnext, equal_dim, table
+from torchmetrics.classification import MulticlassJaccardIndex
 
 from tests import scenes
 from unireplknet import UniRepLKNet, reparameterize
@@ -63,6 +66,7 @@ def test_what_is_noted_is_not_trained_again(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(
         scene_runs, "write_result", lambda name, result: (tmp_path / f"{name}.json").write_text(json.dumps(result))
     )
+    monkeypatch.setattr(scene_runs, "background_everywhere", lambda data: 9.0)
     given = ["scene_runs.py", "--data", str(tmp_path), "--runs", str(tmp_path / "runs")]
     for words in (["--only", "boxes", "--seeds", "0"], ["--only", "boxes"], ["--seeds", "0"]):
         monkeypatch.setattr(sys, "argv", [*given, *words])
@@ -71,6 +75,17 @@ def test_what_is_noted_is_not_trained_again(tmp_path: Path, monkeypatch: pytest.
     rows = json.loads((tmp_path / "scene_runs.json").read_text(encoding="utf-8"))["rows"]
     assert "| boxes | box AP, % | 6 | 40.00 (10.00 to 70.00) |" in table(rows)
     assert "| masks | mean IoU, % | 16 | 100.00 |" in table(rows)
+
+
+def test_what_background_everywhere_comes_to(tmp_path: Path) -> None:
+    (tmp_path / "test" / "masks").mkdir(parents=True)
+    (tmp_path / "classes.txt").write_text("background\na\nb\n", encoding="utf-8")
+    masks = np.random.default_rng(0).choice(3, (4, 5, 7), p=(0.7, 0.2, 0.1)).astype(np.uint8)
+    for i, mask in enumerate(masks):
+        Image.fromarray(mask).save(tmp_path / "test" / "masks" / f"{i}.png")
+    truth = torch.from_numpy(masks).long()
+    expected = 100 * MulticlassJaccardIndex(3)(torch.zeros_like(truth), truth).item()
+    assert background_everywhere(tmp_path) == pytest.approx(expected, rel=1e-6)
 
 
 def test_a_run_that_is_kept_is_looked_into_and_not_trained_again(
