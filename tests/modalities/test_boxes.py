@@ -179,6 +179,20 @@ def test_what_is_no_table_is_said_in_one_line(text: str, message: str, tmp_path:
     assert "\n" not in str(error.value)
 
 
+def test_missing_images_are_counted_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Before hours of training have come to the first of them."""
+    root = write(tmp_path, GOOD, images=9)
+    caplog.set_level(logging.WARNING)
+    load_coco(root)
+    assert caplog.text == ""
+    for i in range(1, 8):
+        (root / "images" / f"{i}.png").unlink()
+    assert len(load_coco(root).splits["all"]) == 9
+    assert (
+        f"{root / 'instances.json'}: 7 of 9 images are missing: 1.png, 2.png, 3.png, 4.png, 5.png, ..." in caplog.text
+    )
+
+
 def test_nothing_to_train_with(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"has no boxes to train with; .* or instances.json in it$"):
         load_coco(tmp_path)

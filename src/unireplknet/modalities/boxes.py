@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from unireplknet.errors import UserError
+from unireplknet.errors import UserError, shorten
 from unireplknet.modalities.folder import SPLITS
 from unireplknet.modalities.images import ImageSet, ImageSplit
 
@@ -253,16 +253,20 @@ def _inside(
 
 def _tell_left_out(bad: Sequence[str], count: int, where: Path) -> None:
     if bad:
-        named = ", ".join(bad[:5]) + (", ..." if len(bad) > 5 else "")
-        logger.warning("%s: left out %d of %d boxes without an area in the image: %s", where, len(bad), count, named)
+        text = "%s: left out %d of %d boxes without an area in the image: %s"
+        logger.warning(text, where, len(bad), count, shorten(bad))
 
 
 def _checked(items: Sequence[Objects], table: Path) -> BoxSplit:
-    """Single images that are missing are unreadable samples; where all are, they lie somewhere else."""
+    """Single images that are missing will be unreadable samples; where all are, they lie somewhere else."""
     if not items:
         raise UserError(f"{table} names no images")
-    if not any(item.image.is_file() for item in items):
-        raise UserError(f"{items[0].image} is missing, and so are all of the {len(items)} images that {table} names")
+    missing = [item.image for item in items if not item.image.is_file()]
+    if len(missing) == len(items):
+        raise UserError(f"{missing[0]} is missing, and so are all of the {len(items)} images that {table} names")
+    if missing:
+        names = shorten([file.name for file in missing])
+        logger.warning("%s: %d of %d images are missing: %s", table, len(missing), len(items), names)
     return BoxSplit(items)
 
 
