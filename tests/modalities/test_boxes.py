@@ -72,9 +72,11 @@ def test_what_is_not_divided_as_a_tool_exports_it(folder: str, tmp_path: Path) -
         load_coco(tmp_path / "out")
 
 
-def test_images_without_annotations_are_kept(tmp_path: Path) -> None:
+def test_images_without_annotations_are_kept_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     data = load_coco(write(tmp_path, GOOD, images=3))
     assert [len(item.boxes) for item in data.splits["all"].items] == [1, 0, 0]
+    assert f"{tmp_path / 'instances.json'}: nothing is to be found in 2 of 3 images" in caplog.text
 
 
 @pytest.mark.parametrize(

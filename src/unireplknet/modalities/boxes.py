@@ -267,6 +267,8 @@ def _checked(items: Sequence[Objects], table: Path) -> BoxSplit:
     if missing:
         names = shorten([file.name for file in missing])
         logger.warning("%s: %d of %d images are missing: %s", table, len(missing), len(items), names)
+    if empty := sum(not item.boxes for item in items):
+        logger.info("%s: nothing is to be found in %d of %d images", table, empty, len(items))
     return BoxSplit(items)
 
 
