@@ -88,7 +88,7 @@ def test_boxes_without_an_area_are_counted_and_named(
     with caplog.at_level(logging.WARNING):
         data = load_coco(write(tmp_path, GOOD, GOOD | {"bbox": bbox}))
     assert len(data.splits["all"].items[0].boxes) == 1
-    assert "left out 1 of 2 boxes without an area in the image: annotation 2 of 0.png" in caplog.text
+    assert "left out 1 of 2 boxes or masks without an area in the image: annotation 2 of 0.png" in caplog.text
 
 
 def test_boxes_are_cut_off_at_the_edges(tmp_path: Path) -> None:
@@ -120,6 +120,19 @@ def test_objects_without_a_mask_are_named_where_masks_are_wanted(crowd: int, tmp
     assert len(load_coco(root).splits["all"].items[0].boxes) == 2
     with pytest.raises(UserError, match=r"annotation 2 has no segmentation"):
         load_coco(root, masks=True)
+
+
+def test_outlines_without_an_area_are_left_out_where_masks_are_wanted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They would be learnt as objects of no pixel, and missed by whatever is found."""
+    good, line = [[1, 1, 5, 1, 5, 5, 1, 5], [3, 3]], [[1, 1, 5, 5], [3, 3]]
+    root = write(tmp_path, GOOD | {"segmentation": good}, GOOD | {"segmentation": line})
+    assert len(load_coco(root).splits["all"].items[0].boxes) == 2
+    caplog.set_level(logging.WARNING)
+    [item] = load_coco(root, masks=True).splits["all"].items
+    assert [box.outline for box in item.boxes] == [good]
+    assert "left out 1 of 2 boxes or masks without an area in the image: annotation 2 of 0.png" in caplog.text
 
 
 def images_of(root: Path, *entries: Any) -> Path:
@@ -239,7 +252,7 @@ def test_tables_of_boxes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> No
     assert [item.image for item in items] == [tmp_path / "0.png", tmp_path / "1.png"]
     assert items[0].boxes == (Box((10, 5, 30, 15), 1, area=200), Box((0, 0, 5, 5.5), 0, area=27.5))
     assert items[1].boxes == ()
-    assert "left out 1 of 3 boxes without an area in the image: line 5 (0.png)" in caplog.text
+    assert "left out 1 of 3 boxes or masks without an area in the image: line 5 (0.png)" in caplog.text
     assert load_box_table(tmp_path / "boxes.csv") == data
     for name in ("train", "val"):
         (tmp_path / f"{name}.csv").write_text(TABLE, encoding="utf-8")

@@ -91,8 +91,8 @@ class Boxed(ImageSet[BoxSplit]):
 def load_coco(path: str | Path, masks: bool = False) -> Boxed:
     """Find images and the boxes of COCO's tables.
 
-    Images without annotations have nothing to be found in them, and are kept. Boxes without an area inside the image
-    are left out, counted and named in the log.
+    Images without annotations have nothing to be found in them, and are kept. Boxes without an area inside the image,
+    and where masks are wanted polygons of less than three corners, are left out, counted and named in the log.
 
     Args:
         path: A folder with ``annotations/instances_NAME.json`` and the images in ``NAME``, ``images/NAME`` or
@@ -180,10 +180,10 @@ def _read_coco(table: Path, folder: Path, names: tuple[str, ...], masks: bool) -
         if category not in number:
             raise UserError(f"{place} has category_id {category!r}; there are {_span(number)}")
         box = _coco_box(annotation, number[category], images[image].size, place)
-        if box is None:
-            bad.append(f"{which} of {images[image].image.name}")
-        elif masks and not box.outline:
+        if masks and not annotation.get("segmentation"):
             raise UserError(f"{place} has no segmentation; without masks, input.masks is false")
+        if box is None or (masks and _is_flat(box.outline)):
+            bad.append(f"{which} of {images[image].image.name}")
         else:
             objects[image].append(box)
     _tell_left_out(bad, len(content["annotations"]), table)
@@ -239,6 +239,11 @@ def _coco_box(annotation: dict[str, Any], label: int, size: tuple[int, int] | No
     return Box(corners, label, bool(annotation.get("iscrowd")), area, annotation.get("segmentation"))
 
 
+def _is_flat(outline: Any) -> bool:
+    """Whether none of some polygons has the six numbers of a triangle."""
+    return isinstance(outline, list) and all(isinstance(part, list) and len(part) < 6 for part in outline)
+
+
 def _inside(
     corners: tuple[float, float, float, float], size: tuple[int, int] | None
 ) -> tuple[float, float, float, float] | None:
@@ -253,7 +258,7 @@ def _inside(
 
 def _tell_left_out(bad: Sequence[str], count: int, where: Path) -> None:
     if bad:
-        text = "%s: left out %d of %d boxes without an area in the image: %s"
+        text = "%s: left out %d of %d boxes or masks without an area in the image: %s"
         logger.warning(text, where, len(bad), count, shorten(bad))
 
 
