@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -185,8 +186,12 @@ class SegmentAugment:
             steps.append(v2.RandomHorizontalFlip(self.flip))
         if self.distort:
             steps.append(Distort())
-        finish = v2.Compose([*steps, *inputs.finish()])
-        return lambda scene: plain(finish(*self._cut(resize(*scene), crop)))
+        return partial(self._to_learn, resize, crop, v2.Compose([*steps, *inputs.finish()]))
+
+    def _to_learn(
+        self, resize: v2.Transform, crop: v2.RandomCrop, finish: v2.Transform, scene: Scene
+    ) -> tuple[Tensor, Tensor]:
+        return plain(finish(*self._cut(resize(*scene), crop)))
 
     def _cut(self, scene: Scene, crop: v2.RandomCrop) -> Scene:
         for _ in range(10 if self.largest < 1 else 1):
