@@ -131,7 +131,7 @@ def test_outlines_without_an_area_are_left_out_where_masks_are_wanted(
     assert len(load_coco(root).splits["all"].items[0].boxes) == 2
     caplog.set_level(logging.WARNING)
     [item] = load_coco(root, masks=True).splits["all"].items
-    assert [box.outline for box in item.boxes] == [good]
+    assert [json.loads(box.outline) for box in item.boxes] == [good]
     assert "left out 1 of 2 boxes or masks without an area in the image: annotation 2 of 0.png" in caplog.text
 
 
@@ -283,3 +283,9 @@ def test_a_fingerprint_follows_the_boxes(tmp_path: Path) -> None:
     first, same, other = (write(tmp_path / n, GOOD | {"bbox": [x, 5, 9, 9]}) for n, x in (("a", 1), ("b", 1), ("c", 2)))
     prints = [load_coco(root).splits["all"].fingerprint() for root in (first, same, other)]
     assert prints[0] == prints[1] != prints[2]
+    outlined = [
+        write(tmp_path / name, GOOD | {"segmentation": [[1, 1, 5, 1, 5, x]]}) for name, x in (("d", 5), ("e", 6))
+    ]
+    boxes, masks = ([load_coco(r, wanted).splits["all"].fingerprint() for r in outlined] for wanted in (False, True))
+    assert boxes[0] == boxes[1]
+    assert masks[0] != masks[1]
