@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
@@ -18,7 +17,7 @@ from torchvision.transforms import v2
 from unireplknet.errors import UserError
 from unireplknet.modalities.colour import ColourInput, Distort, plain
 from unireplknet.modalities.image import convert
-from unireplknet.modalities.masks import IGNORE, Pair
+from unireplknet.modalities.masks import IGNORE, Pair, read_numbers
 
 Scene = tuple[tv_tensors.Image, tv_tensors.Mask]
 """Pixels (3, H, W) from 0 to 255, and classes (H, W), int64."""
@@ -139,18 +138,6 @@ def _as_masked(image: Image.Image, labels: Tensor | None) -> Image.Image:
     if labels is not None and labels.shape[::-1] == image.size != upright.size:
         return image
     return upright
-
-
-def read_numbers(path: Path) -> np.ndarray:
-    """The numbers in a mask, shape (H, W), int64.
-
-    Raises:
-        UserError: It is no mask.
-    """
-    with Image.open(path) as file:
-        if len(file.getbands()) > 1:
-            raise UserError(f"the mask {path} is in colour ({file.mode}); expected a number a pixel, grey or palette")
-        return np.asarray(file).astype(np.int64)
 
 
 @dataclass
