@@ -72,9 +72,11 @@ def test_what_is_not_divided_as_a_tool_exports_it(folder: str, tmp_path: Path) -
         load_coco(tmp_path / "out")
 
 
-def test_images_without_annotations_are_kept(tmp_path: Path) -> None:
+def test_images_without_annotations_are_kept_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     data = load_coco(write(tmp_path, GOOD, images=3))
     assert [len(item.boxes) for item in data.splits["all"].items] == [1, 0, 0]
+    assert f"{tmp_path / 'instances.json'}: nothing is to be found in 2 of 3 images" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -86,7 +88,7 @@ def test_boxes_without_an_area_are_counted_and_named(
     with caplog.at_level(logging.WARNING):
         data = load_coco(write(tmp_path, GOOD, GOOD | {"bbox": bbox}))
     assert len(data.splits["all"].items[0].boxes) == 1
-    assert "left out 1 of 2 boxes without an area in the image: annotation 2 of 0.png" in caplog.text
+    assert "left out 1 of 2 boxes or masks without an area in the image: annotation 2 of 0.png" in caplog.text
 
 
 def test_boxes_are_cut_off_at_the_edges(tmp_path: Path) -> None:
@@ -118,6 +120,19 @@ def test_objects_without_a_mask_are_named_where_masks_are_wanted(crowd: int, tmp
     assert len(load_coco(root).splits["all"].items[0].boxes) == 2
     with pytest.raises(UserError, match=r"annotation 2 has no segmentation"):
         load_coco(root, masks=True)
+
+
+def test_outlines_without_an_area_are_left_out_where_masks_are_wanted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They would be learnt as objects of no pixel, and missed by whatever is found."""
+    good, line = [[1, 1, 5, 1, 5, 5, 1, 5], [3, 3]], [[1, 1, 5, 5], [3, 3]]
+    root = write(tmp_path, GOOD | {"segmentation": good}, GOOD | {"segmentation": line})
+    assert len(load_coco(root).splits["all"].items[0].boxes) == 2
+    caplog.set_level(logging.WARNING)
+    [item] = load_coco(root, masks=True).splits["all"].items
+    assert [json.loads(box.outline) for box in item.boxes] == [good]
+    assert "left out 1 of 2 boxes or masks without an area in the image: annotation 2 of 0.png" in caplog.text
 
 
 def images_of(root: Path, *entries: Any) -> Path:
@@ -179,6 +194,20 @@ def test_what_is_no_table_is_said_in_one_line(text: str, message: str, tmp_path:
     assert "\n" not in str(error.value)
 
 
+def test_missing_images_are_counted_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Before hours of training have come to the first of them."""
+    root = write(tmp_path, GOOD, images=9)
+    caplog.set_level(logging.WARNING)
+    load_coco(root)
+    assert caplog.text == ""
+    for i in range(1, 8):
+        (root / "images" / f"{i}.png").unlink()
+    assert len(load_coco(root).splits["all"]) == 9
+    assert (
+        f"{root / 'instances.json'}: 7 of 9 images are missing: 1.png, 2.png, 3.png, 4.png, 5.png, ..." in caplog.text
+    )
+
+
 def test_nothing_to_train_with(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"has no boxes to train with; .* or instances.json in it$"):
         load_coco(tmp_path)
@@ -223,7 +252,7 @@ def test_tables_of_boxes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> No
     assert [item.image for item in items] == [tmp_path / "0.png", tmp_path / "1.png"]
     assert items[0].boxes == (Box((10, 5, 30, 15), 1, area=200), Box((0, 0, 5, 5.5), 0, area=27.5))
     assert items[1].boxes == ()
-    assert "left out 1 of 3 boxes without an area in the image: line 5 (0.png)" in caplog.text
+    assert "left out 1 of 3 boxes or masks without an area in the image: line 5 (0.png)" in caplog.text
     assert load_box_table(tmp_path / "boxes.csv") == data
     for name in ("train", "val"):
         (tmp_path / f"{name}.csv").write_text(TABLE, encoding="utf-8")
@@ -254,3 +283,9 @@ def test_a_fingerprint_follows_the_boxes(tmp_path: Path) -> None:
     first, same, other = (write(tmp_path / n, GOOD | {"bbox": [x, 5, 9, 9]}) for n, x in (("a", 1), ("b", 1), ("c", 2)))
     prints = [load_coco(root).splits["all"].fingerprint() for root in (first, same, other)]
     assert prints[0] == prints[1] != prints[2]
+    outlined = [
+        write(tmp_path / name, GOOD | {"segmentation": [[1, 1, 5, 1, 5, x]]}) for name, x in (("d", 5), ("e", 6))
+    ]
+    boxes, masks = ([load_coco(r, wanted).splits["all"].fingerprint() for r in outlined] for wanted in (False, True))
+    assert boxes[0] == boxes[1]
+    assert masks[0] != masks[1]

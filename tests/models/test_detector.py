@@ -191,13 +191,26 @@ def test_there_is_an_anchor_a_level(detector: Any, count: int, message: str) -> 
 
 
 def test_standard_sizes_are_those_of_torchvision() -> None:
-    """Over the same ResNet: as many parameters as torchvision's own Mask R-CNN, v2 but for one layer of proposals."""
-    from torchvision.models.detection import fasterrcnn_resnet50_fpn, maskrcnn_resnet50_fpn
+    """Over the same ResNet as many parameters as torchvision's own detectors, a class of them being the background."""
+    from torchvision.models.detection import fasterrcnn_resnet50_fpn, maskrcnn_resnet50_fpn, retinanet_resnet50_fpn
 
     def count(model: nn.Module) -> int:
         return sum(p.numel() for name, p in model.named_parameters() if "body" not in name and "features" not in name)
 
     with torch.device("meta"):
-        for detector, theirs in (("faster_rcnn", fasterrcnn_resnet50_fpn), ("mask_rcnn", maskrcnn_resnet50_fpn)):
-            expected = count(theirs(weights=None, weights_backbone=None, num_classes=81))
+        for detector, theirs, classes in (
+            ("faster_rcnn", fasterrcnn_resnet50_fpn, 81),
+            ("mask_rcnn", maskrcnn_resnet50_fpn, 81),
+            ("retinanet", retinanet_resnet50_fpn, 80),
+        ):
+            expected = count(theirs(weights=None, weights_backbone=None, num_classes=classes))
             assert count(Detector("resnet50", 3, 80, detector)) == expected
+
+
+def test_retinanet_may_have_two_coarser_levels() -> None:
+    model = tiny(detector="retinanet", anchors=(8, 16, 32, 64, 128)).eval()
+    with torch.no_grad():
+        levels = model.network.backbone(torch.zeros(1, 3, 96, 128))
+        assert [tuple(level.shape[2:]) for level in levels.values()] == [(12, 16), (6, 8), (3, 4), (2, 2), (1, 1)]
+    losses = model.train()(maps(), [{k: v for k, v in t.items() if k != "masks"} for t in targets()])
+    assert torch.isfinite(torch.stack(list(losses.values()))).all()

@@ -123,14 +123,14 @@ def test_the_average_of_a_short_training_has_left_the_first_weights(data: Path, 
 
 
 def test_the_average_is_that_of_the_definition() -> None:
-    """Of weights 1, 2, 3, ...: the first begins it, and the decay grows from 2 in 11 to what it is to be."""
+    """Of weights 1, 2, 3, ...: the first begins it, and the decay grows from 2 in 6 to what it is to be."""
     model = torch.nn.Linear(1, 1, dtype=torch.float64)
     averaged, expected = AveragedModel(model, **callbacks.Averaging(0.9)._kwargs), 1.0
     for step in range(1, 201):
         torch.nn.init.constant_(model.weight, step)
         averaged.update_parameters(model)
         if step > 1:
-            decay = min(0.9, step / (9 + step))
+            decay = min(0.9, step / (4 + step))
             expected = decay * expected + (1 - decay) * step
         assert averaged.module.weight.item() == pytest.approx(expected, rel=1e-12)
 

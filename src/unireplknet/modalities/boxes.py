@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from unireplknet.errors import UserError
+from unireplknet.errors import UserError, shorten
 from unireplknet.modalities.folder import SPLITS
 from unireplknet.modalities.images import ImageSet, ImageSplit
 
@@ -34,14 +34,15 @@ class Box:
         label: Index of its class.
         crowd: Whether it is a group that nobody has counted, which is neither learnt nor missed.
         area: Pixels of it, by which COCO tells small objects from large ones.
-        outline: Its mask in COCO's form: polygons or run lengths; None where there is none.
+        outline: Its mask in COCO's form, polygons or run lengths, as JSON: tens of millions of numbers would take
+            gigabytes, in each loader worker again. Empty where no masks are wanted.
     """
 
     corners: tuple[float, float, float, float]
     label: int
     crowd: bool = False
     area: float = 0.0
-    outline: Any = None
+    outline: str = ""
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,8 @@ class BoxSplit(ImageSplit[Objects]):
     """Images and boxes that have not been read yet."""
 
     def learnt(self, item: Objects) -> object:
-        """The boxes."""
-        return [(box.corners, box.label, box.crowd) for box in item.boxes]
+        """The boxes, and their outlines where there are any."""
+        return [(box.corners, box.label, box.crowd, box.outline)[: 4 if box.outline else 3] for box in item.boxes]
 
 
 class Boxed(ImageSet[BoxSplit]):
@@ -91,8 +92,8 @@ class Boxed(ImageSet[BoxSplit]):
 def load_coco(path: str | Path, masks: bool = False) -> Boxed:
     """Find images and the boxes of COCO's tables.
 
-    Images without annotations have nothing to be found in them, and are kept. Boxes without an area inside the image
-    are left out, counted and named in the log.
+    Images without annotations have nothing to be found in them, and are kept. Boxes without an area inside the image,
+    and where masks are wanted polygons of less than three corners, are left out, counted and named in the log.
 
     Args:
         path: A folder with ``annotations/instances_NAME.json`` and the images in ``NAME``, ``images/NAME`` or
@@ -107,13 +108,17 @@ def load_coco(path: str | Path, masks: bool = False) -> Boxed:
     Raises:
         UserError: The folder or a table is not like that, or none of the images is there.
     """
-    tables = _coco_tables(Path(path))
-    first, *_ = tables.values()
-    classes = _categories(_read_json(first[0]), first[0])
-    if len(set(classes.values())) < len(classes):
-        raise UserError(f"{first[0]} names a category twice")
-    names = tuple(name for _, name in sorted(classes.items()))
-    return Boxed(names, {split: _read_coco(*found, names, masks) for split, found in tables.items()})
+    names: tuple[str, ...] = ()
+    splits: dict[str, BoxSplit] = {}
+    for split, (table, folder) in _coco_tables(Path(path)).items():
+        content = _read_json(table)
+        if not splits:
+            classes = _categories(content, table)
+            if len(set(classes.values())) < len(classes):
+                raise UserError(f"{table} names a category twice")
+            names = tuple(name for _, name in sorted(classes.items()))
+        splits[split] = _read_coco(content, table, folder, names, masks)
+    return Boxed(names, splits)
 
 
 def _coco_tables(root: Path) -> dict[str, tuple[Path, Path]]:
@@ -161,8 +166,7 @@ def _categories(content: dict[str, Any], table: Path) -> dict[int, str]:
         raise UserError(f"{table}: a category is not in COCO's form: {error!r}") from error
 
 
-def _read_coco(table: Path, folder: Path, names: tuple[str, ...], masks: bool) -> BoxSplit:
-    content = _read_json(table)
+def _read_coco(content: dict[str, Any], table: Path, folder: Path, names: tuple[str, ...], masks: bool) -> BoxSplit:
     number = {}
     for key, name in _categories(content, table).items():
         if name not in names:
@@ -180,12 +184,13 @@ def _read_coco(table: Path, folder: Path, names: tuple[str, ...], masks: bool) -
         if category not in number:
             raise UserError(f"{place} has category_id {category!r}; there are {_span(number)}")
         box = _coco_box(annotation, number[category], images[image].size, place)
-        if box is None:
-            bad.append(f"{which} of {images[image].image.name}")
-        elif masks and not box.outline:
+        outline = annotation.get("segmentation") if masks else None
+        if masks and not outline:
             raise UserError(f"{place} has no segmentation; without masks, input.masks is false")
+        if box is None or _is_flat(outline):
+            bad.append(f"{which} of {images[image].image.name}")
         else:
-            objects[image].append(box)
+            objects[image].append(replace(box, outline=json.dumps(outline)) if outline else box)
     _tell_left_out(bad, len(content["annotations"]), table)
     return _checked([replace(item, boxes=tuple(objects[key])) for key, item in images.items()], table)
 
@@ -236,7 +241,12 @@ def _coco_box(annotation: dict[str, Any], label: int, size: tuple[int, int] | No
     corners = _inside((left, top, left + width, top + height), size)
     if corners is None:
         return None
-    return Box(corners, label, bool(annotation.get("iscrowd")), area, annotation.get("segmentation"))
+    return Box(corners, label, bool(annotation.get("iscrowd")), area)
+
+
+def _is_flat(outline: Any) -> bool:
+    """Whether none of some polygons has the six numbers of a triangle."""
+    return isinstance(outline, list) and all(isinstance(part, list) and len(part) < 6 for part in outline)
 
 
 def _inside(
@@ -253,16 +263,22 @@ def _inside(
 
 def _tell_left_out(bad: Sequence[str], count: int, where: Path) -> None:
     if bad:
-        named = ", ".join(bad[:5]) + (", ..." if len(bad) > 5 else "")
-        logger.warning("%s: left out %d of %d boxes without an area in the image: %s", where, len(bad), count, named)
+        text = "%s: left out %d of %d boxes or masks without an area in the image: %s"
+        logger.warning(text, where, len(bad), count, shorten(bad))
 
 
 def _checked(items: Sequence[Objects], table: Path) -> BoxSplit:
-    """Single images that are missing are unreadable samples; where all are, they lie somewhere else."""
+    """Single images that are missing will be unreadable samples; where all are, they lie somewhere else."""
     if not items:
         raise UserError(f"{table} names no images")
-    if not any(item.image.is_file() for item in items):
-        raise UserError(f"{items[0].image} is missing, and so are all of the {len(items)} images that {table} names")
+    missing = [item.image for item in items if not item.image.is_file()]
+    if len(missing) == len(items):
+        raise UserError(f"{missing[0]} is missing, and so are all of the {len(items)} images that {table} names")
+    if missing:
+        names = shorten([file.name for file in missing])
+        logger.warning("%s: %d of %d images are missing: %s", table, len(missing), len(items), names)
+    if empty := sum(not item.boxes for item in items):
+        logger.info("%s: nothing is to be found in %d of %d images", table, empty, len(items))
     return BoxSplit(items)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -84,7 +85,7 @@ class DetectInput(ColourInput):
             "area": torch.tensor([box.area for box in item.boxes], dtype=torch.float32),
         }
         if self.masks:
-            layers = [decode_outline(box.outline, height, width) for box in item.boxes]
+            layers = [decode_outline(json.loads(box.outline or "null"), height, width) for box in item.boxes]
             objects["masks"] = tv_tensors.Mask(np.array(layers, np.uint8).reshape(-1, height, width))
         return image, objects
 

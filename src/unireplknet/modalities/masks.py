@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
+
 from unireplknet.errors import UserError
 from unireplknet.modalities.folder import SPLITS, find_files
 from unireplknet.modalities.images import ImageSet, ImageSplit
@@ -115,3 +118,15 @@ def _pairs(images: Path, masks: Path, extensions: Sequence[str], classes: int) -
     if alone := [file for name, file in labels.items() if name not in pictures]:
         raise UserError(f"{alone[0]} has no image in {images} ({len(alone)} such masks)")
     return MaskSplit([Pair(file, labels[name], classes) for name, file in pictures.items()])
+
+
+def read_numbers(path: Path) -> np.ndarray:
+    """The numbers in a mask, shape (H, W), int64.
+
+    Raises:
+        UserError: It is no mask.
+    """
+    with Image.open(path) as file:
+        if len(file.getbands()) > 1:
+            raise UserError(f"the mask {path} is in colour ({file.mode}); expected a number a pixel, grey or palette")
+        return np.asarray(file).astype(np.int64)

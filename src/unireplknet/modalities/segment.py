@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
@@ -17,7 +17,7 @@ from torchvision.transforms import v2
 from unireplknet.errors import UserError
 from unireplknet.modalities.colour import ColourInput, Distort, plain
 from unireplknet.modalities.image import convert
-from unireplknet.modalities.masks import IGNORE, Pair
+from unireplknet.modalities.masks import IGNORE, Pair, read_numbers
 
 Scene = tuple[tv_tensors.Image, tv_tensors.Mask]
 """Pixels (3, H, W) from 0 to 255, and classes (H, W), int64."""
@@ -140,18 +140,6 @@ def _as_masked(image: Image.Image, labels: Tensor | None) -> Image.Image:
     return upright
 
 
-def read_numbers(path: Path) -> np.ndarray:
-    """The numbers in a mask, shape (H, W), int64.
-
-    Raises:
-        UserError: It is no mask.
-    """
-    with Image.open(path) as file:
-        if len(file.getbands()) > 1:
-            raise UserError(f"the mask {path} is in colour ({file.mode}); expected a number a pixel, grey or palette")
-        return np.asarray(file).astype(np.int64)
-
-
 @dataclass
 class SegmentAugment:
     """Random changes to scenes; the defaults change nothing but cut out a place.
@@ -185,8 +173,12 @@ class SegmentAugment:
             steps.append(v2.RandomHorizontalFlip(self.flip))
         if self.distort:
             steps.append(Distort())
-        finish = v2.Compose([*steps, *inputs.finish()])
-        return lambda scene: plain(finish(*self._cut(resize(*scene), crop)))
+        return partial(self._to_learn, resize, crop, v2.Compose([*steps, *inputs.finish()]))
+
+    def _to_learn(
+        self, resize: v2.Transform, crop: v2.RandomCrop, finish: v2.Transform, scene: Scene
+    ) -> tuple[Tensor, Tensor]:
+        return plain(finish(*self._cut(resize(*scene), crop)))
 
     def _cut(self, scene: Scene, crop: v2.RandomCrop) -> Scene:
         for _ in range(10 if self.largest < 1 else 1):

@@ -10,6 +10,7 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -222,7 +223,10 @@ class SeriesAugment:
 
     def bind(self, inputs: SeriesInput) -> Callable[[Window], Tensor]:
         """The training counterpart of ``inputs.to_map``."""
-        return lambda raw: inputs.to_map(raw._replace(values=self._change(raw.values)))
+        return partial(self._to_map, inputs)
+
+    def _to_map(self, inputs: SeriesInput, raw: Window) -> Tensor:
+        return inputs.to_map(raw._replace(values=self._change(raw.values)))
 
     def _change(self, values: np.ndarray) -> np.ndarray:
         draw = lambda *shape: torch.rand(shape).numpy()  # noqa: E731

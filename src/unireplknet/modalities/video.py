@@ -7,7 +7,7 @@ import logging
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -242,11 +242,14 @@ class VideoAugment(ImageAugment):  # noqa: D101 - it has the docstring of the se
 
     def bind(self, inputs: VideoInput) -> Callable[[Frames], Tensor]:  # type: ignore[override]
         """The training counterpart of ``inputs.to_map``: a random clip, changed."""
-        change = super().bind(inputs.image)
-        return lambda video: inputs.tile(change(inputs.clip(video, torch.rand(()).item())))
+        return partial(_to_map, inputs, super().bind(inputs.image))
 
     def _policy(self, inputs: ImageInput) -> list[Any]:
         return [_FrameByFrame(policy) for policy in super()._policy(inputs)]
+
+
+def _to_map(inputs: VideoInput, change: Callable[[Any], Tensor], video: Frames) -> Tensor:
+    return inputs.tile(change(inputs.clip(video, torch.rand(()).item())))
 
 
 @dataclass

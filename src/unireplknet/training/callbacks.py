@@ -139,9 +139,10 @@ class Averaging(WeightAveraging):
 def young_decay(decay: float, count: int) -> float:
     """The decay of a running average that has seen a number of weights: less than it is to be in the end.
 
-    Otherwise a short training would keep the random numbers that it began with: 0.998 ^ 200 is two thirds.
+    The average is then over the last quarter of them. Otherwise a short training would keep the random numbers that it
+    began with: 0.998 ^ 200 is two thirds.
     """
-    return min(decay, (1 + count) / (10 + count))
+    return min(decay, (1 + count) / (5 + count))
 
 
 def _average(decay: float, averages: Sequence[Tensor], weights: Sequence[Tensor], count: Tensor) -> None:

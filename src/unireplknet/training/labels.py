@@ -14,8 +14,7 @@ from torchmetrics.utilities import dim_zero_cat
 
 from unireplknet.errors import UserError, shorten
 from unireplknet.modalities.folder import Labelled
-from unireplknet.modalities.masks import IGNORE, Masked
-from unireplknet.modalities.segment import read_numbers
+from unireplknet.modalities.masks import IGNORE, Masked, read_numbers
 from unireplknet.training.recipe import Recipe
 
 

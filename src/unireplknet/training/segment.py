@@ -23,7 +23,6 @@ from unireplknet.insight.masks import draw_masks
 from unireplknet.modalities.folder import EpochSampler, MapDataset, collate
 from unireplknet.modalities.masks import IGNORE, MaskSplit, Pair
 from unireplknet.modalities.picture import panels
-from unireplknet.modalities.segment import SegmentInput
 from unireplknet.models.segmenter import Segmenter
 from unireplknet.training.evaluate import best_device, choose_split, find_places, write_evaluation
 from unireplknet.training.recipe import Recipe
@@ -94,6 +93,10 @@ def _pixel_loss(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tenso
     return total / (labels != IGNORE).sum().clamp_min(1)
 
 
+def _times(height: int, width: int, scale: float) -> tuple[int, int]:
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
 @dataclass(frozen=True)
 class Look:
     """How an image is looked at.
@@ -110,7 +113,7 @@ class Look:
     mirrored: bool = False
     window: int = 0
     overlap: float = 0.0
-    size: Callable[[int, int, float], tuple[int, int]] = SegmentInput().scaled_size
+    size: Callable[[int, int, float], tuple[int, int]] = _times
 
     @property
     def kind(self) -> str:
