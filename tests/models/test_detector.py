@@ -149,6 +149,22 @@ def test_the_pyramid_gets_the_normed_features() -> None:
 
 
 @pytest.mark.parametrize("detector", KINDS)
+def test_the_stages_of_other_networks_are_normed_for_the_pyramid(detector: Any) -> None:
+    model, seen = tiny("test_convnext", detector).eval(), []
+    randomise(model)
+    pyramid = model.network.backbone
+    pyramid.fpn.register_forward_pre_hook(lambda _, args: seen.extend(args[0].values()))
+    x = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        pyramid(x)
+        stages = model.features(x)
+    assert len(seen) == len(stages) == (3 if detector == "retinanet" else 4)
+    for found, stage, norm in zip(seen, stages, pyramid.norms, strict=True):
+        rows = nn.functional.layer_norm(stage.movedim(1, -1), (stage.shape[1],), norm.weight, norm.bias, 1e-6)
+        assert torch.allclose(found, rows.movedim(-1, 1), atol=1e-5)
+
+
+@pytest.mark.parametrize("detector", KINDS)
 @pytest.mark.parametrize("backbone", [TINY, "test_convnext"])
 def test_layer_decay_is_the_backbones_with_the_heads_on_top(backbone: str, detector: Any) -> None:
     model = tiny(backbone, detector)
@@ -191,11 +207,13 @@ def test_there_is_an_anchor_a_level(detector: Any, count: int, message: str) -> 
 
 
 def test_standard_sizes_are_those_of_torchvision() -> None:
-    """Over the same ResNet as many parameters as torchvision's own detectors, a class of them being the background."""
+    """Over the same ResNet as many parameters as torchvision's own detectors, a class of them being the background, but
+    for the norms of the stages, which torchvision's have not."""
     from torchvision.models.detection import fasterrcnn_resnet50_fpn, maskrcnn_resnet50_fpn, retinanet_resnet50_fpn
 
     def count(model: nn.Module) -> int:
-        return sum(p.numel() for name, p in model.named_parameters() if "body" not in name and "features" not in name)
+        others = ("body", "features", "backbone.norms")
+        return sum(p.numel() for name, p in model.named_parameters() if not any(other in name for other in others))
 
     with torch.device("meta"):
         for detector, theirs, classes in (

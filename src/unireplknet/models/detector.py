@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import timm
+from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
 from unireplknet.errors import UserError
@@ -30,27 +31,32 @@ class Pyramid(nn.Module):
         features: A network of timm's that gives features.
         width: Channels of each level.
         extra: Makes further, coarser levels.
+        normed: Whether the features are normed already. If not, a LayerNorm over the channels of each stage does it,
+            as in published detectors over networks whose stages end without a norm.
     """
 
-    def __init__(self, features: nn.Module, width: int, extra: nn.Module | None) -> None:
+    def __init__(self, features: nn.Module, width: int, extra: nn.Module | None, normed: bool) -> None:
         from torchvision.ops import FeaturePyramidNetwork
 
         super().__init__()
+        channels = features.feature_info.channels()  # type: ignore[operator, union-attr]
         self.features = features
-        self.fpn = FeaturePyramidNetwork(features.feature_info.channels(), width, extra)  # type: ignore[operator, union-attr]
+        self.norms = nn.ModuleList(nn.Identity() if normed else LayerNorm2d(count) for count in channels)
+        self.fpn = FeaturePyramidNetwork(channels, width, extra)
         self.out_channels = width
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Maps of all levels, the finest first, for x of shape (B, C, H, W)."""
-        return self.fpn({str(i): level for i, level in enumerate(self.features(x))})
+        stages = zip(self.norms, self.features(x), strict=True)
+        return self.fpn({str(i): norm(stage) for i, (norm, stage) in enumerate(stages)})
 
 
 class Detector(DenseNetwork):
     """Maps to boxes of objects, with class, score and, from Mask R-CNN, mask.
 
     Faster R-CNN and Mask R-CNN see the four stages, and a coarser level where there is an anchor for it; RetinaNet sees
-    the last three, and two coarser levels likewise. Backbones of the family have feature norms, so that released
-    backbones of detectors fit.
+    the last three, and two coarser levels likewise. Every stage is normed: backbones of the family have feature norms,
+    so that released backbones of detectors fit, and others get norms in front of the pyramid.
 
     Args:
         backbone: A name that timm knows, such as those of the family.
@@ -110,7 +116,7 @@ class Detector(DenseNetwork):
         )
         if own:  # the norms of stages that nobody asks for learn nothing, which several processes have to know
             features.model.feature_norms[:-stages].requires_grad_(False)
-        pyramid = Pyramid(features, width, extra)
+        pyramid = Pyramid(features, width, extra, normed=own)
         # Maps are normalised already, and scaled already in training.
         given = {
             "image_mean": [0.0] * in_chans,
@@ -133,7 +139,7 @@ class Detector(DenseNetwork):
         """Label of the first class in torchvision's count: 0 is the background of detectors in two stages."""
 
     def features(self, x: Tensor) -> list[Tensor]:
-        """What the pyramid is given of the stages, for x of shape (B, C, H, W)."""
+        """Features of the stages, for x of shape (B, C, H, W)."""
         return self.get_submodule("network.backbone.features")(x)
 
     def scaled(self, map: Tensor) -> Tensor:
