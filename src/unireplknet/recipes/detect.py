@@ -120,8 +120,8 @@ def scene_boxes() -> Recipe:
     Command: unireplknet train scene_boxes --data data/scenes --model.weights runs/scenes-1
     Hardware: a CPU; two cores are enough.
     Time: about nine minutes on one core.
-    Score: 11.3 (10.2 to 11.9%) box AP, three seeds; a ConvNeXt of as many parameters
-        7.4 (7.2 to 7.5%). Run: benchmarks/results/scene_runs.json.
+    Score: 11.3% box AP (10.2 to 11.9), three seeds; a ConvNeXt of as many parameters
+        7.4% (7.2 to 7.5). Run: benchmarks/results/scene_runs.json.
     """
     recipe = boxes()
     recipe.name = "scene_boxes"

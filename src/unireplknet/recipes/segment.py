@@ -141,8 +141,8 @@ def scenes() -> Recipe:
     Command: unireplknet fetch scenes && unireplknet train scenes --data data/scenes
     Hardware: a CPU; two cores are enough.
     Time: about fifteen minutes on one core.
-    Score: 27.1 (27.0 to 27.2%) mIoU, three seeds; a ConvNeXt of as many parameters
-        25.0 (24.7 to 25.1%). Run: benchmarks/results/scene_runs.json.
+    Score: 27.1% mIoU (27.0 to 27.2), three seeds; a ConvNeXt of as many parameters
+        25.0% (24.7 to 25.1). Run: benchmarks/results/scene_runs.json.
     """
     recipe = masks()
     recipe.name = "scenes"
