@@ -170,12 +170,12 @@ def main() -> None:
     ]
     rows = json.loads(FILE.read_text(encoding="utf-8"))["rows"] if FILE.exists() else []
     missing = [cell for cell in cells if not any(cell.key.items() <= row.items() for row in rows)]
+    floor = round(background_everywhere(options.data), 3)
+    about = {"command": "python benchmarks/scene_runs.py --data data/scenes", "background_everywhere": floor}
     for cell in (bar := tqdm(missing)):
         bar.set_description(str(cell))
         rows.append(train(cell.recipe(options.data, options.runs, options.workers), options.runs / str(cell), cell))
-        command = "python benchmarks/scene_runs.py --data data/scenes"
-        floor = round(background_everywhere(options.data), 3)
-        write_result(FILE.stem, {"command": command, "background_everywhere": floor, "rows": rows})
+        write_result(FILE.stem, {**about, "rows": rows})
     print(table(rows))
     draw(rows, FILE.with_suffix(".png"))
 

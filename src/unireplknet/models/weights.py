@@ -426,14 +426,13 @@ def load_weights(model: "UniRepLKNet", source: str | Path, use_ema: bool = True)
     return model
 
 
-def load_other_weights(model: nn.Module, source: str | Path, use_ema: bool = True) -> nn.Module:
+def load_other_weights(model: nn.Module, source: str | Path) -> nn.Module:
     """Load weights into a network that is not of the family, such as timm's under a decoder or detector, in place.
 
     Args:
         model: The network.
         source: As of :func:`load_weights`: timm's own file of it, or a run of ours. What the file has beside it, such
             as a classifier or a decoder, is left and named in the log.
-        use_ema: Prefer averaged weights where the file has both.
 
     Returns:
         The model.
@@ -443,7 +442,7 @@ def load_other_weights(model: nn.Module, source: str | Path, use_ema: bool = Tru
         WeightsError: If the weights cannot be read or do not fit; the message says why.
     """
     path = find_weights(source)
-    state, _ = read_state(path, use_ema)
+    state, _ = read_state(path)
     own = model.state_dict()
     first = next(iter(own))
     place = next((key.removesuffix(first) for key in state if f".{key}".endswith(f".{first}")), "")
