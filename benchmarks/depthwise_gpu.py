@@ -24,7 +24,9 @@ import triton
 from torch import Tensor
 from triton.testing import do_bench
 
-from unireplknet.ops.triton import can_use, depthwise_conv2d, tiles, tuning
+from unireplknet.ops import depthwise_conv2d
+from unireplknet.ops.triton import can_use, tiles, tuning
+from unireplknet.ops.triton.geometry import Kernel
 
 # Batch, channels, height, width, kernel.
 QUICK = [(128, 160, 28, 28, 13), (128, 320, 14, 14, 13), (128, 640, 7, 7, 13)]
@@ -141,7 +143,7 @@ def tune(shapes: list[tuple[int, int, int, int, int]], path: Path) -> int:
                 continue
             kinds: tuple[tiles.Kind, ...] = ("conv", "correlate")
             for kind in kinds:
-                case = tiles.key(kind, x, (kernel, kernel), 1)
+                case = tiles.key(kind, x, (Kernel(kernel, kernel),))
                 results = tuning.tune(kind, x, weight, torch.randn_like(x), 1, lambda call: do_bench(call))
                 print(case, *(f"    {tried}: {result}" for tried, result in results.items()), sep="\n")
                 if winner := tuning.fastest(results):

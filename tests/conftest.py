@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from unireplknet.training.run import Run
 
 
+# Triton decides at import whether it interprets kernels; the tests that need it run in a process of their own.
+pytest_plugins = ["tests.interpreter"] if os.environ.get("TRITON_INTERPRET") == "1" else []
+
+
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)

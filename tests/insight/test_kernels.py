@@ -20,7 +20,7 @@ from unireplknet.insight.kernels import (
     reparam_blocks,
     summarise,
 )
-from unireplknet.nn.blocks import DilatedReparamConv
+from unireplknet.nn.dilated_reparam import DilatedReparamConv
 
 ROUNDING = 1e-12
 """Sums of at most 17 x 17 products in float64."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from unireplknet.nn import DilatedReparamConv
-from unireplknet.nn.blocks import ReparamBranch
+from unireplknet.nn.dilated_reparam import ReparamBranch
 from unireplknet.ops import use_backend
 
 from .helpers import randomise, relative_error

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from unireplknet.errors import UserError
 from unireplknet.insight.figure import new_figure
-from unireplknet.nn.blocks import DilatedReparamConv, ReparamBranch
+from unireplknet.nn.dilated_reparam import DilatedReparamConv, ReparamBranch
 
 
 @dataclass(frozen=True)

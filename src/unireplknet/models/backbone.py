@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,15 +20,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from unireplknet.models.weights import WEIGHTS_FILE, load_weights, save_weights
-from unireplknet.nn.batch_stats import frozen_statistics
-from unireplknet.nn.blocks import (
-    DilatedReparamConv,
-    Downsample,
-    Extra,
-    Stem,
-    UniRepLKBlock,
-    reparameterize,
-)
+from unireplknet.nn.batch_stats import deferred_statistics, frozen_statistics
+from unireplknet.nn.blocks import Downsample, Extra, Stem, UniRepLKBlock, reparameterize
+from unireplknet.nn.dilated_reparam import DilatedReparamConv
 from unireplknet.nn.reparam import Branches
 
 STAGES = 4
@@ -44,6 +38,7 @@ class Stage(nn.Module):
         drop_paths: Drop-path rate of each block.
         branches: Branches by kernel size; sizes not named take the default.
         downsample: Whether the stage begins by halving the resolution.
+        channels_last: Whether the next stage's convolution reads the stage's map, see :class:`UniRepLKBlock`.
         block_kwargs: Passed to every :class:`UniRepLKBlock`.
     """
 
@@ -55,6 +50,7 @@ class Stage(nn.Module):
         drop_paths: Sequence[float],
         branches: Mapping[int, Branches],
         downsample: bool,
+        channels_last: bool,
         **block_kwargs: Any,
     ) -> None:
         super().__init__()
@@ -63,8 +59,15 @@ class Stage(nn.Module):
         self.downsample = Downsample(in_dim, dim, **dd) if downsample else nn.Identity()
         self.blocks = nn.Sequential(
             *(
-                UniRepLKBlock(dim, k, branches.get(k), drop_path=rate, **block_kwargs)
-                for k, rate in zip(kernel_sizes, drop_paths, strict=True)
+                UniRepLKBlock(
+                    dim,
+                    k,
+                    branches.get(k),
+                    drop_path=rate,
+                    channels_last=channels_last and i == len(kernel_sizes) - 1,
+                    **block_kwargs,
+                )
+                for i, (k, rate) in enumerate(zip(kernel_sizes, drop_paths, strict=True))
             )
         )
 
@@ -163,6 +166,7 @@ class UniRepLKNet(
                     rates[i],
                     branches,
                     downsample=i > 0,
+                    channels_last=i < STAGES - 1,
                     extra=extra,
                     layer_scale_init=layer_scale_init,
                     **dd,
@@ -209,7 +213,12 @@ class UniRepLKNet(
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Map x of shape (B, C', H, W) to the last stage's features (B, 8C, H/32, W/32), rounded up."""
-        return self.stages(self.stem(x))
+        with self._statistics():
+            return self.stages(self.stem(x))
+
+    def _statistics(self) -> AbstractContextManager[None]:
+        """In a training step, one update of all running statistics in place of one a block."""
+        return deferred_statistics() if self.training and not torch.compiler.is_compiling() else nullcontext()
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Pool, normalise and classify features of shape (B, 8C, H', W').
@@ -256,11 +265,12 @@ class UniRepLKNet(
             raise ValueError(f"output_fmt is {output_fmt!r}, expected 'NCHW'")
         take = _take_indices(len(self.stages), indices)
         intermediates = []
-        x = self.stem(x)
-        for i, stage in enumerate(self.stages[: max(take) + 1] if stop_early else self.stages):
-            x = stage(x)
-            if i in take:
-                intermediates.append(x if self.feature_norms is None else self.feature_norms[i](x))
+        with self._statistics():
+            x = self.stem(x)
+            for i, stage in enumerate(self.stages[: max(take) + 1] if stop_early else self.stages):
+                x = stage(x)
+                if i in take:
+                    intermediates.append(x if self.feature_norms is None else self.feature_norms[i](x))
         return intermediates if intermediates_only else (x, intermediates)
 
     def prune_intermediate_layers(

@@ -29,7 +29,7 @@ from timm.models import adapt_input_conv, clean_state_dict
 from torch import Tensor, nn
 
 from unireplknet.errors import shorten
-from unireplknet.nn.blocks import DilatedReparamConv
+from unireplknet.nn.dilated_reparam import DilatedReparamConv
 from unireplknet.nn.layers import DepthwiseConv2d
 from unireplknet.nn.reparam import Branches, pad_kernel
 

@@ -1,8 +1,9 @@
 """Batch statistics as BatchNorm takes them, on one process or synchronised over several."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from contextvars import ContextVar
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.distributed as dist
@@ -114,6 +115,80 @@ def update_statistics(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, coun
     norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), norm.momentum)
     unbiased = variance * (count / (count - 1))
     norm.running_var.lerp_(unbiased.to(norm.running_var.dtype), norm.momentum)
+
+
+class _Update(NamedTuple):
+    """Running statistics of norms of equal momentum, and what they move towards."""
+
+    momentum: float
+    tracked: list[Tensor]
+    running: list[Tensor]
+    batch: list[Tensor]
+
+
+@torch.no_grad()
+def _apply(update: _Update) -> None:
+    if update.running:
+        torch._foreach_add_(update.tracked, 1)
+        torch._foreach_lerp_(update.running, update.batch, update.momentum)
+
+
+# Updates that wait for the end of a `deferred_statistics` block.
+_deferred: ContextVar[list[_Update] | None] = ContextVar("deferred", default=None)
+
+
+@contextmanager
+def deferred_statistics() -> Iterator[None]:
+    """Update the running statistics of all fused blocks at the end of the context, in few launches."""
+    waiting: list[_Update] = []
+    token = _deferred.set(waiting)
+    try:
+        yield
+    finally:
+        _deferred.reset(token)
+    _apply_together(waiting)
+
+
+def _apply_together(updates: Sequence[_Update]) -> None:
+    together: dict[float, _Update] = {}
+    seen: set[int] = set()
+    rest: Sequence[_Update] = ()
+    for i, update in enumerate(updates):
+        norms = set(map(id, update.tracked))
+        if norms & seen:  # a block that runs twice: one launch must not write a tensor twice
+            rest = updates[i:]
+            break
+        seen |= norms
+        whole = together.setdefault(update.momentum, _Update(update.momentum, [], [], []))
+        for mine, its in zip(whole[1:], update[1:], strict=True):
+            mine.extend(its)
+    for update in together.values():
+        _apply(update)
+    if rest:
+        _apply_together(rest)
+
+
+def update_all_statistics(norms: Sequence[nn.BatchNorm2d], stats: Sequence[Tensor]) -> None:
+    """Update the running statistics of several norms of equal momentum, now or with those of other blocks.
+
+    Args:
+        norms: The norms.
+        stats: Their statistics in order, each of shape (3, n, C) for n norms: mean, anything, unbiased variance.
+    """
+    means = [mean for stat in stats for mean in stat[0].unbind()]
+    variances = [variance for stat in stats for variance in stat[2].unbind()]
+    update = _Update(cast(float, norms[0].momentum), [], [], [])
+    for norm, mean, variance in zip(norms, means, variances, strict=True):
+        if not norm.track_running_stats or norm.running_mean is None or norm.running_var is None:
+            continue
+        update.tracked.append(cast(Tensor, norm.num_batches_tracked))
+        update.running.extend((norm.running_mean, norm.running_var))
+        update.batch.extend((mean.to(norm.running_mean.dtype), variance.to(norm.running_var.dtype)))
+    waiting = None if torch.compiler.is_compiling() else _deferred.get()
+    if waiting is None:
+        _apply(update)
+    else:
+        waiting.append(update)
 
 
 def scaled_batch_norm(x: Tensor, norm: nn.BatchNorm2d, scale: Tensor) -> Tensor:

@@ -3,12 +3,15 @@
 from typing import Any, Literal, TypeVar, cast, get_args
 
 import torch
-from timm.layers import DropPath, LayerNorm2d, register_notrace_module
+from timm.layers import DropPath, LayerNorm2d
 from torch import Tensor, nn
 from torch.overrides import has_torch_function_unary
 
-from unireplknet.nn.batch_stats import SyncBatchNorm2d, scaled_batch_norm
+from unireplknet.nn.batch_stats import scaled_batch_norm
+from unireplknet.nn.conv_norm import conv_norm
+from unireplknet.nn.dilated_reparam import DilatedReparamConv
 from unireplknet.nn.feedforward import feed_forward
+from unireplknet.nn.fused import fused_block, fusion
 from unireplknet.nn.layers import (
     ConvBNReLU,
     DepthwiseConv2d,
@@ -18,151 +21,10 @@ from unireplknet.nn.layers import (
     is_untouched,
     set_weight_and_bias,
 )
-from unireplknet.nn.reparam import (
-    Branches,
-    check_branches,
-    default_branches,
-    fold_bn,
-    fold_dtype,
-    merge_branch,
-)
-from unireplknet.nn.reparam_training import reparam_train
-from unireplknet.ops import depthwise_conv2d
+from unireplknet.nn.reparam import Branches, check_branches, default_branches, fold_bn, fold_dtype
 
 Extra = Literal["se", "bottleneck", "pointwise", "depthwise", "none"]
 """What gives a block depth beside its large kernel (guideline 1): SE, or row A, B or C of its ablation."""
-
-
-class ReparamBranch(nn.Module):
-    """One branch of a Dilated Reparam Block: a small, possibly dilated, depthwise convolution and BatchNorm.
-
-    Args:
-        dim: Channels C.
-        kernel_size: Kernel size k.
-        dilation: Dilation r.
-        dd: ``device`` and ``dtype`` of the parameters.
-    """
-
-    def __init__(self, dim: int, kernel_size: int, dilation: int = 1, **dd: Any) -> None:
-        super().__init__()
-        self.conv = DepthwiseConv2d(dim, kernel_size, dilation, **dd)
-        self.bn = nn.BatchNorm2d(dim, **dd)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Convolve and normalise x of shape (B, C, H, W)."""
-        return self.bn(self.conv(x))
-
-    @property
-    def untouched(self) -> bool:
-        """Whether a fused computation may stand in for the branch: no hooks, no replaced layers."""
-        return (
-            is_untouched(self, ReparamBranch)
-            and is_untouched(self.conv, DepthwiseConv2d)
-            and is_untouched(self.bn, nn.BatchNorm2d, SyncBatchNorm2d)
-        )
-
-    @property
-    def fixed(self) -> bool:
-        """Whether the norm uses its running statistics, so that the branch is one linear map."""
-        return not self.bn.training and self.bn.running_mean is not None
-
-    @property
-    def learning(self) -> bool:
-        """Whether the norm uses batch statistics and averages them exponentially, if at all."""
-        return self.bn.training and self.bn.affine and self.bn.momentum is not None
-
-    def merged_kernel(self, size: int) -> tuple[Tensor, Tensor]:
-        """The dense kernel of the given size and the bias that the branch equals in eval mode."""
-        weight = self.conv.weight
-        return merge_branch(weight.to(fold_dtype(weight)), self.bn, self.conv.dilation[0], size)
-
-
-@register_notrace_module  # which path it takes depends on its norms
-class DilatedReparamConv(nn.Module):
-    """Dilated Reparam Block: a large depthwise kernel and parallel dilated small ones, each with a BatchNorm.
-
-    In training the branches run side by side. In eval mode they are merged on the fly into the one K x K kernel
-    they equal, which costs as little as the merged network, stays differentiable in every branch parameter and
-    is formed anew at each call. :meth:`fuse` makes the merge permanent.
-
-    Args:
-        dim: Channels C.
-        kernel_size: Size K of the large kernel, odd.
-        branches: Pairs (k, r) of the parallel branches, (k-1)r+1 <= K; equal pairs may occur. None takes
-            :func:`~unireplknet.nn.reparam.default_branches`.
-        dd: ``device`` and ``dtype`` of the parameters.
-
-    Raises:
-        ValueError: If a branch does not fit into K.
-
-    Source:
-        Section 3.2.2 and figure 2 of the paper.
-    """
-
-    def __init__(self, dim: int, kernel_size: int, branches: Branches | None = None, **dd: Any) -> None:
-        super().__init__()
-        branches = default_branches(kernel_size) if branches is None else branches
-        check_branches(kernel_size, branches)
-        pairs = [(kernel_size, 1), *branches]
-        self.branches = nn.ModuleList(ReparamBranch(dim, k, r, **dd) for k, r in pairs)
-
-    @property
-    def main(self) -> DepthwiseConv2d:
-        """The large kernel's convolution, that of branch 0."""
-        return cast(ReparamBranch, self.branches[0]).conv
-
-    @property
-    def kernel_size(self) -> tuple[int, ...]:
-        """Size (K, K) of the large kernel."""
-        return self.main.kernel_size
-
-    @property
-    def pairs(self) -> list[tuple[int, int]]:
-        """The (k, r) of the branches beside the large kernel."""
-        convs = (cast(ReparamBranch, branch).conv for branch in self.branches[1:])
-        return [(conv.kernel_size[0], conv.dilation[0]) for conv in convs]
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Convolve x of shape (B, C, H, W); same shape out."""
-        branches = [cast(ReparamBranch, branch) for branch in self.branches]
-        if has_torch_function_unary(x) or not all(branch.untouched for branch in branches):
-            return sum(branch(x) for branch in branches)
-        if all(branch.fixed for branch in branches):
-            weight, bias = (merged.to(self.main.weight.dtype) for merged in self.merged_kernel())
-            return depthwise_conv2d(x, weight, bias)
-        if all(branch.learning for branch in branches) and x.shape[0] * x.shape[2] * x.shape[3] != 1:
-            convs = [branch.conv for branch in branches]
-            norms = [branch.bn for branch in branches]
-            return reparam_train(x, [conv.weight for conv in convs], [conv.dilation[0] for conv in convs], norms)
-        return sum(branch(x) for branch in branches)
-
-    def merged_kernel(self) -> tuple[Tensor, Tensor]:
-        """The kernel and bias that the branches equal in eval mode.
-
-        Returns:
-            Kernels of shape (C, 1, K, K) and bias of shape (C,), in float64 where the device has it.
-        """
-        size = self.kernel_size[0]
-        merged = [cast(ReparamBranch, branch).merged_kernel(size) for branch in self.branches]
-        kernels, biases = zip(*merged, strict=True)
-        return torch.stack(kernels).sum(0), torch.stack(biases).sum(0)
-
-    @torch.no_grad()
-    def fuse(self, norm: nn.BatchNorm2d | None = None) -> DepthwiseConv2d:
-        """The single convolution that the branches equal; the method name is timm's hook for a replacement.
-
-        Args:
-            norm: A BatchNorm that follows, to be folded in as well.
-
-        Returns:
-            A depthwise convolution with bias, on the same device, of the same dtype and mode.
-        """
-        old = self.main.weight
-        fused = DepthwiseConv2d(old.shape[0], old.shape[-1], device=old.device, dtype=old.dtype)
-        fused.weight.requires_grad_(old.requires_grad)
-        weight, bias = self.merged_kernel()
-        set_weight_and_bias(fused, *((weight, bias) if norm is None else fold_bn(weight, bias, norm)))
-        return fused.train(self.training)
 
 
 class ExtraConvs(nn.Module):
@@ -236,6 +98,7 @@ class UniRepLKBlock(nn.Module):
         extra: Extra structure after the norm.
         drop_path: Probability of dropping the residual branch of a sample.
         layer_scale_init: Initial layer scale; None for no layer scale.
+        channels_last: Memory format of the fused kernels' output: channels_last where a convolution reads it next.
         dd: ``device`` and ``dtype`` of the parameters.
 
     Source:
@@ -252,9 +115,11 @@ class UniRepLKBlock(nn.Module):
         extra: Extra = "se",
         drop_path: float = 0.0,
         layer_scale_init: float | None = 1e-6,
+        channels_last: bool = False,
         **dd: Any,
     ) -> None:
         super().__init__()
+        self.channels_last = channels_last
         hidden = 4 * dim
         self.dwconv = _depthwise_layer(dim, kernel_size, branches, **dd)
         self.norm: nn.Module = nn.BatchNorm2d(dim, **dd) if kernel_size else nn.Identity()
@@ -271,8 +136,14 @@ class UniRepLKBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x of shape (B, C, H, W); same shape out."""
-        y = self._feed_forward(self.extra(self.norm(self.dwconv(x))))
-        return x + self.drop_path(self._norm_and_scale(y))
+        parts = fusion(self, x)
+        if not isinstance(parts, str):
+            return fused_block(self, parts, x)
+        return x + self.drop_path(self.branch(x))
+
+    def branch(self, x: Tensor) -> Tensor:
+        """The block without drop path and shortcut, by its modules one after the other."""
+        return self._norm_and_scale(self._feed_forward(self.extra(self.norm(self.dwconv(x)))))
 
     def _norm_and_scale(self, y: Tensor) -> Tensor:
         norm, scale = self.norm2, self.layer_scale
@@ -375,7 +246,8 @@ class Stem(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x of shape (B, C', H, W) to (B, C, ceil(H/stride), ceil(W/stride))."""
-        return self.norm2(self.conv2(self.act(self.norm1(self.conv1(x)))))
+        x = conv_norm(self.conv1, self.norm1, self.act, x, channels_last=True)
+        return conv_norm(self.conv2, self.norm2, None, x, channels_last=False)
 
 
 class Downsample(nn.Module):
@@ -394,4 +266,4 @@ class Downsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x of shape (B, C, H, W) to (B, C_out, ceil(H/2), ceil(W/2))."""
-        return self.norm(self.conv(x))
+        return conv_norm(self.conv, self.norm, None, x, channels_last=False)

@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 from torch.overrides import handle_torch_function, has_torch_function
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-from unireplknet.nn.precision import compute_dtype, without_autocast
+from unireplknet.ops.precision import compute_dtype, without_autocast
 
 CACHE_BYTES = 2 << 20
 """Size of the hidden maps that inference works on at a time on a CPU: about the cache of two cores."""

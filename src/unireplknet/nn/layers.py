@@ -60,10 +60,17 @@ class SqueezeExcite(timm.layers.SqueezeExcite):
         kwargs: As for timm's.
     """
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether a fused computation may stand in for the layers: timm's default ones, without hooks."""
+        layers = [self._modules[name] for name in ("fc1", "bn", "act", "fc2", "gate")]
+        kinds = (nn.Conv2d, nn.Identity, nn.ReLU, nn.Conv2d, timm.layers.Sigmoid)
+        biased = all(layers[i]._parameters["bias"] is not None for i in (0, 3))
+        return not self.add_maxpool and biased and all(map(is_untouched, layers, kinds))
+
     def forward(self, x: Tensor) -> Tensor:
         """Scale the channels of x of shape (B, C, H, W)."""
-        layers = ((self.fc1, nn.Conv2d), (self.bn, nn.Identity), (self.act, nn.ReLU), (self.fc2, nn.Conv2d))
-        if self.add_maxpool or not all(is_untouched(layer, kind) for layer, kind in layers):
+        if not self.is_plain:
             return super().forward(x)
         squeezed = F.relu(F.linear(x.mean((2, 3)), self.fc1.weight.flatten(1), self.fc1.bias))
         gate = self.gate(F.linear(squeezed, self.fc2.weight.flatten(1), self.fc2.bias))
@@ -167,10 +174,6 @@ def is_untouched(module: nn.Module, *classes: type[nn.Module]) -> bool:
     A fused computation may stand in for the call of such a module, and of no other: a hook, a parametrization,
     a quantised or adapted replacement all expect to be called.
     """
-    hooks = (
-        module._forward_hooks,
-        module._forward_pre_hooks,
-        module._backward_hooks,
-        module._backward_pre_hooks,
+    return type(module) in classes and not (
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
     )
-    return type(module) in classes and not any(hooks)

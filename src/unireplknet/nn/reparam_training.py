@@ -20,8 +20,8 @@ from unireplknet.nn.batch_stats import (
     sync_group,
     update_statistics,
 )
-from unireplknet.nn.precision import compute_dtype, without_autocast
-from unireplknet.ops import depthwise_conv2d, depthwise_grad_weight
+from unireplknet.ops.backend import BACKENDS, choose_backend
+from unireplknet.ops.precision import compute_dtype, without_autocast
 
 
 def reparam_train(
@@ -45,8 +45,10 @@ def reparam_train(
     count = batch_count(x, group)
     parameters = [p for w, norm in zip(weights, norms, strict=True) for p in (w, norm.weight, norm.bias)]
     x, eps = x.to(compute_dtype(x)), [norm.eps for norm in norms]
+    # The backward pass may run in another thread, and takes the backends of the forward pass.
+    backends = [choose_backend(x, weight, r) for weight, r in zip(weights, dilations, strict=True)]
     with without_autocast(x):
-        y, means, variances = _ReparamTrain.apply(x, tuple(dilations), eps, count, group, *parameters)
+        y, means, variances = _ReparamTrain.apply(x, backends, tuple(dilations), eps, count, group, *parameters)
     for norm, mean, variance in zip(norms, means.unbind(), variances.unbind(), strict=True):
         update_statistics(norm, mean, variance, count)
     return y
@@ -57,6 +59,7 @@ class _ReparamTrain(torch.autograd.Function):
     def forward(
         ctx: Any,
         x: Tensor,
+        backends: Sequence[str],
         dilations: Sequence[int],
         eps: Sequence[float],
         count: int,
@@ -67,7 +70,7 @@ class _ReparamTrain(torch.autograd.Function):
         means, variances, rstds, shifts = [], [], [], []
         for i, r in enumerate(dilations):
             weight, gamma, beta = parameters[3 * i : 3 * i + 3]
-            y = depthwise_conv2d(x, weight, None, r)
+            y = BACKENDS[backends[i]].depthwise_conv2d(x, weight.to(x.dtype), None, r)
             mean, variance = batch_stats(y, count, group)
             rstd = torch.rsqrt(variance + eps[i])
             scale = gamma * rstd
@@ -81,23 +84,25 @@ class _ReparamTrain(torch.autograd.Function):
         ctx.mark_non_differentiable(*statistics)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, statistics[0], torch.stack(rstds), *parameters)
-        ctx.dilations, ctx.count, ctx.group = dilations, count, group
+        ctx.backends, ctx.dilations, ctx.count, ctx.group = backends, dilations, count, group
         return total, *statistics
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Any, ...]:
         x, means, rstds, *parameters = ctx.saved_tensors
         if grad is None:
-            return (None,) * (5 + len(parameters))
+            return (None,) * (6 + len(parameters))
         planes = x.contiguous()  # what the weight gradients of all branches read
         grad_x: Tensor | None = None
         grads: list[Tensor | None] = []
         for i, r in enumerate(ctx.dilations):
             weight, gamma, _ = parameters[3 * i : 3 * i + 3]
-            y = depthwise_conv2d(x, weight, None, r)
+            backend, kernels = BACKENDS[ctx.backends[i]], weight.to(x.dtype)
+            y = backend.depthwise_conv2d(x, kernels, None, r)
             dy, dgamma, dbeta = batch_norm_backward(grad, y, gamma, means[i], rstds[i], ctx.count, ctx.group)
             if ctx.needs_input_grad[0]:
-                dx = depthwise_conv2d(dy, weight.flip(2, 3), None, r)
+                dx = backend.depthwise_conv2d(dy, kernels.flip(2, 3), None, r)
                 grad_x = dx if grad_x is None else grad_x.add_(dx)
-            grads += [depthwise_grad_weight(planes, dy, weight, r), dgamma.to(gamma.dtype), dbeta.to(gamma.dtype)]
-        return grad_x, None, None, None, None, *grads
+            dweight = backend.grad_weight(planes, dy, (weight.shape[2], weight.shape[3]), r)
+            grads += [dweight.to(weight.dtype), dgamma.to(gamma.dtype), dbeta.to(gamma.dtype)]
+        return grad_x, None, None, None, None, None, *grads

@@ -9,7 +9,7 @@ from unireplknet.insight.activations import draw_stages, stage_maps
 from unireplknet.inspection import look_at_fields, look_at_kernels
 from unireplknet.modalities.folder import Draw
 from unireplknet.modalities.picture import panels
-from unireplknet.nn.blocks import DilatedReparamConv
+from unireplknet.nn.dilated_reparam import DilatedReparamConv
 from unireplknet.report.document import Details, Picture, Section, Table, Text
 from unireplknet.report.material import Material
 from unireplknet.training.loader import build_loader

@@ -11,21 +11,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unireplknet.ops import constant_weights, depthwise_conv2d, use_backend
-from unireplknet.ops.triton import cache, kernels, ops
+from unireplknet.ops.triton import cache, conv, depthwise
 
 
 @pytest.fixture
 def spreads(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
     """The matrices that were made, in order."""
     made: list[Tensor] = []
-    run = ops.Launch.run
+    toeplitz = conv.toeplitz
 
-    def counting(launch: ops.Launch, device: torch.device) -> None:
-        if launch.kernel is kernels.toeplitz_kernel:
-            made.append(launch.args["toeplitz_ptr"])
-        run(launch, device)
+    def counting(*args, **kwargs) -> Tensor:
+        made.append(toeplitz(*args, **kwargs))
+        return made[-1]
 
-    monkeypatch.setattr(ops.Launch, "run", counting)
+    monkeypatch.setattr(conv, "toeplitz", counting)
     return made
 
 
@@ -37,7 +36,7 @@ def check(weight: Tensor, size: int = 6, dtype: torch.dtype = torch.float64) -> 
     """The call's result is that of the weight as it is now."""
     x = torch.randn(1, 2, size, size, dtype=dtype)
     with torch.inference_mode():
-        actual = ops.forward(x, weight)
+        actual = depthwise.forward(x, weight)
         expected = F.conv2d(x.double(), weight.to(dtype).double(), padding=2, groups=2)
     assert actual.dtype == dtype
     tolerance = 1e-12 if dtype == torch.float64 else 1e-2

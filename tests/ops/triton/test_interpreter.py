@@ -1,4 +1,4 @@
-"""Runs the files of this folder that need the Triton interpreter, in a process that has it switched on."""
+"""Runs the tests that need the Triton interpreter, in a process that has it switched on."""
 
 import os
 import subprocess
@@ -6,6 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+
+TESTS = Path(__file__).parents[2]
+INTERPRETED = ("ops/triton", "ops/test_backends.py", "nn/test_fused.py")
 
 
 def _run(*options: str) -> None:
@@ -17,7 +20,7 @@ def _run(*options: str) -> None:
         "-p",
         "no:cacheprovider",
         *options,
-        str(Path(__file__).parent),
+        *(str(TESTS / path) for path in INTERPRETED),
     ]
     child = subprocess.run(command, env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True)
     assert child.returncode == 0, child.stdout + child.stderr

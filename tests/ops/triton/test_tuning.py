@@ -7,9 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from unireplknet.ops.triton import ops, tiles, tuning
+from unireplknet.ops.triton import depthwise, tiles, tuning
+from unireplknet.ops.triton.geometry import Kernel
 
 slow = pytest.mark.slow
+KERNELS = (Kernel(5, 5),)
 SHAPES = [(2, 1, 7, 7, 5, 1), (1, 1, 14, 14, 13, 1), (2, 1, 3, 70, 5, 1), (1, 1, 6, 9, 3, 2)]
 
 
@@ -37,31 +39,31 @@ def test_every_candidate_passes_its_check(shape, kind, dtype) -> None:
 @pytest.mark.parametrize("kind", ["conv", "correlate"])
 def test_a_wrong_candidate_is_not_timed_and_the_fastest_right_one_wins(kind, monkeypatch) -> None:
     x, weight, grad, _ = tensors(SHAPES[0], torch.float32)
-    first, second, third, *_ = tiles.candidates(kind, x, (5, 5), 1)
+    first, second, third, *_ = tiles.candidates(kind, x, KERNELS)
     name = "forward" if kind == "conv" else "grad_weight"
-    right = getattr(ops, name)
+    right = getattr(depthwise, name)
 
     def wrong_for_the_second(*args):
-        chosen = tiles.choose(kind, x, (5, 5), 1)
+        chosen = tiles.choose(kind, x, KERNELS)
         return right(*args) * (1.001 if chosen == second else 1)
 
-    monkeypatch.setattr(ops, name, wrong_for_the_second)
+    monkeypatch.setattr(depthwise, name, wrong_for_the_second)
     times = {first: 3.0, second: 1.0, third: 2.0}
-    results = tuning.tune(kind, x, weight, grad, 1, lambda call: times.get(tiles.choose(kind, x, (5, 5), 1), 9.0))
+    results = tuning.tune(kind, x, weight, grad, 1, lambda call: times.get(tiles.choose(kind, x, KERNELS), 9.0))
     assert "error" in str(results[second])
     assert tuning.fastest(results) == third
 
 
 def test_a_file_is_used_only_if_named_and_keeps_other_entries(tmp_path: Path, monkeypatch) -> None:
     x, *_ = tensors(SHAPES[0])
-    case, other = tiles.key("conv", x, (5, 5), 1), tiles.candidates("conv", x, (5, 5), 1)[1]
+    case, other = tiles.key("conv", x, KERNELS), tiles.candidates("conv", x, KERNELS)[1]
     path = tmp_path / "new" / "tuned.json"
     tuning.save(path, {"another card": other})
     tuning.save(path, {case: other})
     assert tiles.load(path) == {"another card": other, case: other}
-    assert tiles.choose("conv", x, (5, 5), 1) == tiles.shipped("conv", x) != other
+    assert tiles.choose("conv", x, KERNELS) == tiles.shipped("conv", x) != other
     monkeypatch.setattr(tiles, "_path", str(path))
-    assert tiles.choose("conv", x, (5, 5), 1) == other
+    assert tiles.choose("conv", x, KERNELS) == other
 
 
 @pytest.mark.parametrize(
@@ -70,7 +72,7 @@ def test_a_file_is_used_only_if_named_and_keeps_other_entries(tmp_path: Path, mo
 def test_bad_files_fall_back_to_shipped_tiles_with_one_line(content, tmp_path: Path, monkeypatch, caplog) -> None:
     x, *_ = tensors(SHAPES[0])
     path = tmp_path / "tuned.json"
-    case, default = tiles.key("conv", x, (5, 5), 1), tiles.shipped("conv", x)
+    case, default = tiles.key("conv", x, KERNELS), tiles.shipped("conv", x)
     wrong = {
         "foreign": {"foreign": default},
         "odd": {case: default._replace(block_m=48)},
@@ -82,7 +84,7 @@ def test_bad_files_fall_back_to_shipped_tiles_with_one_line(content, tmp_path: P
         path.write_text(content.replace("CASE", case))
     monkeypatch.setattr(tiles, "_path", str(path))
     with caplog.at_level(logging.WARNING):
-        assert [tiles.choose("conv", x, (5, 5), 1) for _ in range(2)] == [default] * 2
+        assert [tiles.choose("conv", x, KERNELS) for _ in range(2)] == [default] * 2
     lines = [record.message for record in caplog.records]
     assert len(lines) == (content != "{}")
     assert all("\n" not in line for line in lines)

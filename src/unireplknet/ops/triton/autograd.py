@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-import unireplknet.ops.triton.ops  # noqa: F401  registers the operators
+import unireplknet.ops.triton.library  # noqa: F401  registers the operators
 
 _Context = Any
 
@@ -21,7 +21,9 @@ class Conv(Function):
     @staticmethod
     def forward(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int, flip: bool) -> Tensor:
         """Run the registered operator."""
-        return torch.ops.unireplknet_triton.conv(x, weight, bias, dilation, flip)
+        # What a compiled network allocates may be a CUDA graph's memory, and cannot be kept.
+        keep = not torch.compiler.is_compiling()
+        return torch.ops.unireplknet.conv(x, weight, bias, dilation, flip, keep)
 
     @staticmethod
     def setup_context(ctx: _Context, inputs: tuple, output: Tensor) -> None:
@@ -53,7 +55,7 @@ class Correlate(Function):
     @staticmethod
     def forward(x: Tensor, grad: Tensor, kernel_size: tuple[int, int], dilation: int, dtype: torch.dtype) -> Tensor:
         """Run the registered operator."""
-        return torch.ops.unireplknet_triton.correlate(x, grad, kernel_size, dilation, dtype)
+        return torch.ops.unireplknet.correlate(x, grad, kernel_size, dilation, dtype)
 
     @staticmethod
     def setup_context(ctx: _Context, inputs: tuple, output: Tensor) -> None:

@@ -25,7 +25,8 @@ def constant_weights() -> Iterator[None]:
     The Triton backend then prepares each parameter once instead of in each call; elsewhere nothing changes. It
     still notices an in-place update that PyTorch's version counter shows, another dtype, device or map size, and
     new storage. It does not notice writes through ``weight.data``. Holds for the current thread; what was
-    prepared is freed with its parameter or at the end of the outermost block.
+    prepared is freed with its parameter or at the end of the outermost block. Compiled networks keep nothing, since
+    memory that is allocated in them may be a CUDA graph's.
     """
     outer = _kept.get()
     token = _kept.set(WeakTensorKeyDictionary() if outer is None else outer)

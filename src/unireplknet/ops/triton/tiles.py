@@ -17,9 +17,10 @@ import torch
 import triton
 from torch import Tensor
 
-from unireplknet.ops.triton.geometry import ALIGN, Geometry, cut
+from unireplknet.ops.triton.geometry import ALIGN, Kernel, cut
 
-Kind = Literal["conv", "correlate"]
+Kind = Literal["conv", "transpose", "correlate"]
+"""A convolution with one kernel or several; the input gradient of a whole block; the weight gradient."""
 _log = logging.getLogger(__name__)
 
 
@@ -38,12 +39,16 @@ class Tiles(NamedTuple):
     programs: int = 512
 
 
-# By element size. Chosen from compiled code (no register spills on sm_80, sm_90 and sm_120, least instructions a
-# pixel), see ``benchmarks/triton_static_report.py``; not yet timed on a card.
+# By element size. Half precision is timed on an H200 (benchmarks/gpu.py); the rest is chosen from compiled code: no
+# register spills on sm_80, sm_90 and sm_120, least instructions a pixel.
 _SHIPPED = {
-    "conv": {2: Tiles(64, 64, 128, 8, 3), 4: Tiles(32, 32, 64, 4, 2), 8: Tiles(32, 32, 32, 4, 2)},
+    "conv": {2: Tiles(64, 64, 64, 4, 2), 4: Tiles(32, 32, 64, 4, 2), 8: Tiles(32, 32, 32, 4, 2)},
+    "transpose": {2: Tiles(64, 64, 64, 4, 2), 4: Tiles(32, 32, 64, 4, 2), 8: Tiles(32, 32, 32, 4, 2)},
     "correlate": {2: Tiles(64, 128, 64, 4, 2), 4: Tiles(32, 64, 32, 4, 2), 8: Tiles(32, 32, 32, 4, 2)},
 }
+# Pixels of a plane above which the weight gradient is faster with windows as large as its groups (28 px, H200: 0.53 ms
+# to 0.60; 14 px is not).
+_WIDE_WINDOW = 256
 # Planes up to 8 x 8 in float32 are still one group, with fewer rows to a tile.
 _SMALL_PLANE = 64
 _SMALL_PLANE_TILES = Tiles(64, 64, 32, 4, 2)
@@ -54,50 +59,68 @@ _path: str | None = os.environ.get("UNIREPLKNET_TRITON_TUNED") or None
 _forced: Mapping[str, Tiles] | None = None
 
 
-def geometry(x: Tensor, kernel_size: tuple[int, int], dilation: int, tiles: Tiles) -> Geometry:
-    """How the tiles cut a map of shape (B, C, H, W) for these kernels."""
-    return cut(*x.shape[2:], *kernel_size, dilation, tiles.group, tiles.window)
+def are_shipped() -> bool:
+    """Whether every launch takes the tiles that the package comes with."""
+    return _forced is None and _path is None
 
 
 def shipped(kind: Kind, x: Tensor) -> Tiles:
     """The tiles that the package comes with."""
-    size, plane = x.element_size(), x.shape[2] * x.shape[3]
+    return _shipped(kind, x.element_size(), x.shape[2] * x.shape[3])
+
+
+@cache
+def _shipped(kind: Kind, size: int, plane: int) -> Tiles:
     if size == 4 and plane <= _SMALL_PLANE:
         return _SMALL_PLANE_TILES
     regular = _SHIPPED[kind][size]
+    if size == 2 and plane > _WIDE_WINDOW:
+        regular = regular._replace(window=regular.group)
     one_window = plane + ALIGN <= regular.group
     return regular if plane % 4 == 0 or one_window else _ODD_PLANE_TILES[size]
 
 
-def candidates(kind: Kind, x: Tensor, kernel_size: tuple[int, int], dilation: int) -> list[Tiles]:
-    """The shipped tiles, then those that differ from them by a factor of two (one stage) in one number.
+# Groups, windows, rows, warps and stages that are worth a try beside the shipped ones: small groups do the fewest
+# products, large ones read a window least often.
+_WORTH_A_TRY = (
+    (32, 32, 64, 4, 3),
+    (32, 32, 128, 8, 3),
+    (32, 64, 64, 4, 2),
+    (64, 64, 32, 4, 2),
+    (64, 64, 64, 4, 2),
+    (64, 64, 64, 4, 3),
+    (64, 64, 64, 8, 3),
+    (64, 64, 128, 8, 2),
+    (64, 64, 128, 8, 3),
+    (64, 128, 64, 8, 3),
+    (64, 128, 128, 8, 2),
+    (128, 128, 64, 8, 3),
+    (128, 128, 128, 8, 2),
+)
+
+
+def candidates(kind: Kind, x: Tensor, kernels: tuple[Kernel, ...]) -> list[Tiles]:
+    """The shipped tiles, then others that are worth timing.
 
     Those that come to the same cut of the map are listed once. Whether one fits a card's shared memory, the
     compiler says there.
     """
     default = shipped(kind, x)
-    ranges = {"group": (32, 64), "window": (32, 128), "block_m": (16, 256), "num_warps": (2, 8)}
+    tried = [default, *(default._replace(**dict(zip(Tiles._fields, sizes, strict=False))) for sizes in _WORTH_A_TRY)]
     if kind == "correlate":
-        ranges["programs"] = (1, 2048)
-    tried = [default]
-    for name, (least, most) in ranges.items():
-        value = getattr(default, name)
-        tried += [default._replace(**{name: v}) for v in (value // 2, value * 2) if least <= v <= most]
-    tried += [default._replace(stages=v) for v in (default.stages - 1, default.stages + 1) if v >= 1]
+        tried += [default._replace(programs=programs) for programs in (default.programs // 2, default.programs * 2)]
     distinct: dict[tuple[object, ...], Tiles] = {}
     for tiles in tried:
-        # A window holds at least a group.
-        tiles = tiles._replace(window=max(tiles.window, tiles.group))
-        distinct.setdefault((geometry(x, kernel_size, dilation, tiles), *tiles[2:]), tiles)
+        distinct.setdefault((cut(x.shape[2], x.shape[3], kernels, tiles.group, tiles.window), *tiles[2:]), tiles)
     return list(distinct.values())
 
 
-def choose(kind: Kind, x: Tensor, kernel_size: tuple[int, int], dilation: int) -> Tiles:
+def choose(kind: Kind, x: Tensor, kernels: tuple[Kernel, ...]) -> Tiles:
     """The tiles of one launch: those shipped, unless the user named a file with others for this very case."""
     if _forced is not None:
-        return _pick(_forced, kind, x, kernel_size, dilation)
+        return _forced.get(key(kind, x, kernels)) or shipped(kind, x)
     if _path is not None:
-        return _from_file(_path, kind, x.shape[1:], x.dtype, x.device, kernel_size, dilation)
+        return _from_file(_path, kind, x.shape[1:], x.dtype, x.device, kernels)
     return shipped(kind, x)
 
 
@@ -108,34 +131,33 @@ def _from_file(
     shape: torch.Size,
     dtype: torch.dtype,
     device: torch.device,
-    kernel_size: tuple[int, int],
-    dilation: int,
+    kernels: tuple[Kernel, ...],
 ) -> Tiles:
     # Once a case: a launch should not wait for names and candidates.
-    return _pick(_read(path), kind, torch.empty((0, *shape), dtype=dtype, device=device), kernel_size, dilation)
+    return _pick(_read(path), kind, torch.empty((0, *shape), dtype=dtype, device=device), kernels)
 
 
-def _pick(table: Mapping[str, Tiles], kind: Kind, x: Tensor, kernel_size: tuple[int, int], dilation: int) -> Tiles:
+def _pick(table: Mapping[str, Tiles], kind: Kind, x: Tensor, kernels: tuple[Kernel, ...]) -> Tiles:
     """The tiles of a table, if they are candidates; the shipped ones otherwise."""
     if not table:
         return shipped(kind, x)
-    case = key(kind, x, kernel_size, dilation)
+    case = key(kind, x, kernels)
     tiles = table.get(case)
     if tiles is None:
         _warn(f"no tuned tiles for {case}: the shipped ones are used")
-    elif tiles not in candidates(kind, x, kernel_size, dilation):
+    elif tiles not in candidates(kind, x, kernels):
         _warn(f"the tuned tiles for {case} are none of the candidates: the shipped ones are used")
     else:
         return tiles
     return shipped(kind, x)
 
 
-def key(kind: Kind, x: Tensor, kernel_size: tuple[int, int], dilation: int) -> str:
-    """Name of a case: kernel, shape, type, card, Triton. Without the batch, so that every batch rounds alike."""
+def key(kind: Kind, x: Tensor, kernels: tuple[Kernel, ...]) -> str:
+    """Name of a case: kernels, shape, type, card, Triton. Without the batch, so that every batch rounds alike."""
     shape = "x".join(map(str, x.shape[1:]))
-    taps = "x".join(map(str, kernel_size))
+    taps = ", ".join(f"{kernel.height}x{kernel.width} dilation {kernel.dilation}" for kernel in kernels)
     dtype = str(x.dtype).removeprefix("torch.")
-    return f"{kind} {shape} kernel {taps} dilation {dilation} {dtype}, {_card(x.device)}, triton {triton.__version__}"
+    return f"{kind} {shape} kernel {taps} {dtype}, {_card(x.device)}, triton {triton.__version__}"
 
 
 @contextmanager

@@ -12,7 +12,8 @@ from torch.nn.grad import conv2d_weight
 from triton.compiler.errors import CompilationError
 from triton.runtime.errors import OutOfResources
 
-from unireplknet.ops.triton import ops
+from unireplknet.ops.triton import depthwise
+from unireplknet.ops.triton.geometry import Kernel
 from unireplknet.ops.triton.tiles import Kind, Tiles, candidates, key, load, use_tiles
 
 DEFAULT_FILE = Path("~/.cache/unireplknet/triton-tuned.json")
@@ -39,7 +40,8 @@ def tune(kind: Kind, x: Tensor, weight: Tensor, grad: Tensor, dilation: int, tim
         By candidate, the shipped tiles first: its time, or why it was not timed.
     """
     kernel_size = (weight.shape[2], weight.shape[3])
-    case = key(kind, x, kernel_size, dilation)
+    kernels = (Kernel(*kernel_size, dilation),)
+    case = key(kind, x, kernels)
     images = max(1, _CHECKED // x[0].numel())
     part = kind, x[:images], weight, grad[:images], dilation
     exact = _native(*part, torch.float64)
@@ -48,10 +50,10 @@ def tune(kind: Kind, x: Tensor, weight: Tensor, grad: Tensor, dilation: int, tim
 
     def run(images: int | None = None) -> Tensor:
         if kind == "conv":
-            return ops.forward(x[:images], weight, None, dilation)
-        return ops.grad_weight(x[:images], grad[:images], kernel_size, dilation, weight.dtype)
+            return depthwise.forward(x[:images], weight, None, dilation)
+        return depthwise.grad_weight(x[:images], grad[:images], kernel_size, dilation, weight.dtype)
 
-    for tiles in candidates(kind, x, kernel_size, dilation):
+    for tiles in candidates(kind, x, kernels):
         with use_tiles({case: tiles}):
             try:
                 error = _error(run(images), exact)

@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unireplknet.ops.triton import ops
+from unireplknet.ops.triton import depthwise
+from unireplknet.ops.triton.launch import recorded
 
 # Batch, channels, height, width, (kernel height, kernel width), dilation.
 CASES = [
@@ -47,9 +48,9 @@ def reference(x, weight, bias, grad, dilation, dtype=torch.float64) -> tuple[Ten
 def ours(x, weight, bias, grad, dilation) -> tuple[Tensor, Tensor, Tensor]:
     kernel_size = tuple(weight.shape[2:])
     return (
-        ops.forward(x, weight, bias, dilation),
-        ops.grad_input(grad, weight, dilation),
-        ops.grad_weight(x, grad, kernel_size, dilation, weight.dtype),
+        depthwise.forward(x, weight, bias, dilation),
+        depthwise.forward(grad, weight, None, dilation, flip=True),
+        depthwise.grad_weight(x, grad, kernel_size, dilation, weight.dtype),
     )
 
 
@@ -143,9 +144,10 @@ def test_one_channels_values_do_not_reach_another() -> None:
 
 def test_equal_inputs_give_equal_bits_whatever_the_split() -> None:
     x, _, _, grad = tensors((40, 1, 10, 10), (5, 5), torch.float32)
-    launch, _ = ops.grad_weight_launches(x, grad, torch.empty(1, 1, 5, 5), 1)
-    assert launch.args["partial_ptr"].shape[0] > 1
-    first, second = (ops.grad_weight(x, grad, (5, 5)) for _ in range(2))
+    with recorded() as launches:
+        depthwise.grad_weight(x, grad, (5, 5))
+    assert launches[0].named["partial_ptr"].shape[0] > 1
+    first, second = (depthwise.grad_weight(x, grad, (5, 5)) for _ in range(2))
     assert torch.equal(first, second)
 
 
@@ -154,8 +156,8 @@ def test_opcheck(op: str) -> None:
     x, weight, bias, grad = tensors((2, 2, 5, 6), (3, 5), torch.float32)
     strided = grad.permute(0, 1, 3, 2).contiguous().permute(0, 1, 3, 2)
     if op == "conv":
-        torch.library.opcheck(torch.ops.unireplknet_triton.conv, (x, weight, bias, 1, False))
-        torch.library.opcheck(torch.ops.unireplknet_triton.conv, (strided, weight, None, 2, True))
+        torch.library.opcheck(torch.ops.unireplknet.conv, (x, weight, bias, 1, False, True))
+        torch.library.opcheck(torch.ops.unireplknet.conv, (strided, weight, None, 2, True, False))
     else:
         args = (x, strided, (3, 5), 2, torch.float32)
-        torch.library.opcheck(torch.ops.unireplknet_triton.correlate, args)
+        torch.library.opcheck(torch.ops.unireplknet.correlate, args)
