@@ -41,7 +41,7 @@ def examine() -> dict[str, list[str]]:
     return {
         "versions": _versions(),
         "devices": _devices(),
-        "depthwise convolution": _backends(),
+        "depthwise convolution and blocks": [*_backends(), _c_compiler()],
         "torch.compile on the CPU": [_compiler()],
     }
 
@@ -77,6 +77,13 @@ def _backends() -> list[str]:
     from unireplknet.ops import backend_report
 
     return [f"{name}: {'runs' if reason is None else f'no: {reason}'}" for name, reason in backend_report().items()]
+
+
+def _c_compiler() -> str:
+    from unireplknet.ops import triton
+
+    found = triton.c_compiler()
+    return f"C compiler for Triton: {found}" if found else "no C compiler (gcc or clang): Triton cannot run on a GPU"
 
 
 def _compiler() -> str:
