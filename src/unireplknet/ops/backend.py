@@ -118,13 +118,13 @@ def why_not_fused(x: Tensor) -> str | None:
     Args:
         x: The map, of shape (B, C, H, W).
     """
+    if _is_intercepted(x):
+        return "torch.fx, or a subclass of Tensor, follows the modules"
     name = forced()
     if x.device.type != "cuda" and name != "triton":
         return f"fused blocks run on CUDA and ROCm cards, the input is on {x.device.type}"
     if name not in (None, "triton"):
         return f"the backend {name!r} is forced"
-    if _is_intercepted(x):
-        return "torch.fx, or a subclass of Tensor, follows the modules"
     if x.dim() != 4 or x.dtype not in _FUSED_DTYPES:
         return f"the kernels take maps of floating numbers, (B, C, H, W), the input is {tuple(x.shape)} of {x.dtype}"
     if x.shape[0] == 0:
