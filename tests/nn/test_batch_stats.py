@@ -10,7 +10,13 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from unireplknet import UniRepLKNet
-from unireplknet.nn.batch_stats import SyncBatchNorm2d, frozen_statistics, synchronise_batch_norms
+from unireplknet.nn.batch_stats import (
+    SyncBatchNorm2d,
+    deferred_statistics,
+    frozen_statistics,
+    synchronise_batch_norms,
+    update_all_statistics,
+)
 
 from .helpers import randomise, relative_error
 
@@ -109,3 +115,18 @@ def test_checkpointing_keeps_gradients_and_counts_each_batch_once() -> None:
     checkpointed.set_grad_checkpointing()
     for (name, a), b in zip(run(plain, batch()).items(), run(checkpointed, batch()).values(), strict=True):
         assert torch.equal(a, b), name
+
+
+@pytest.mark.parametrize("momenta", [(0.1, 0.1), (0.1, 0.3)])
+def test_deferred_updates_are_those_of_the_norms_in_turn(momenta: tuple[float, float]) -> None:
+    """One norm sees two batches, as in a block that runs twice; nothing is written before the context ends."""
+    norms, expected = ([nn.BatchNorm2d(4, momentum=m).double() for m in momenta] for _ in range(2))
+    batches = [torch.randn(5, 4, 3, 3, dtype=torch.float64) + i for i in range(3)]
+    with deferred_statistics():
+        for i, x in zip((0, 1, 0), batches, strict=True):
+            stats = torch.stack([x.mean((0, 2, 3)), torch.zeros(4).double(), x.var((0, 2, 3))])[:, None]
+            update_all_statistics([norms[i]], [stats])
+            expected[i].train()(x)
+        assert all(norm.num_batches_tracked == 0 for norm in norms)
+    for norm, other in zip(norms, expected, strict=True):
+        torch.testing.assert_close(norm.state_dict(), other.state_dict(), rtol=1e-13, atol=1e-13)

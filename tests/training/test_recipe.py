@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from unireplknet.errors import UserError, nearest, shorten
 from unireplknet.modalities import ImageInput
@@ -160,6 +161,17 @@ def test_the_network_is_prepared_as_the_trainer_says() -> None:
     assert norms
     assert all(isinstance(m, SyncBatchNorm2d) for m in norms)
     assert model.stages[0].grad_checkpointing
+
+
+@pytest.mark.parametrize(
+    ("value", "mode"), [("true", None), ("reduce-overhead", "reduce-overhead"), ("max-autotune", "max-autotune")]
+)
+def test_the_compiler_gets_its_mode(value: str, mode: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str | None] = []
+    monkeypatch.setattr(nn.Module, "compile", lambda self, mode: asked.append(mode))
+    settings = find_recipe("digits").override(["--trainer.compile", value]).trainer
+    settings.prepare(Model("test_unireplknet").build(3, "ab"))
+    assert asked == [mode]
 
 
 @pytest.mark.slow  # a compiler has to run
