@@ -23,7 +23,7 @@ from unireplknet.models.weights import WEIGHTS_FILE, load_weights, save_weights
 from unireplknet.nn.batch_stats import deferred_statistics, frozen_statistics
 from unireplknet.nn.blocks import Downsample, Extra, Stem, UniRepLKBlock, reparameterize
 from unireplknet.nn.dilated_reparam import DilatedReparamConv
-from unireplknet.nn.reparam import Branches
+from unireplknet.nn.reparam import BatchNorm, Branches
 
 STAGES = 4
 
@@ -195,7 +195,7 @@ class UniRepLKNet(
     @property
     def merged(self) -> bool:
         """Whether no parallel branch and no BatchNorm is left, see :meth:`reparameterize`."""
-        return not any(isinstance(m, DilatedReparamConv | nn.BatchNorm2d) for m in self.modules())
+        return not any(isinstance(m, DilatedReparamConv | BatchNorm) for m in self.modules())
 
     def reparameterize(self) -> "UniRepLKNet":
         """Merge branches, BatchNorms, layer scale and GRN's bias into the layers beside them, in place.

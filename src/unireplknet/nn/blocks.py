@@ -17,11 +17,14 @@ from unireplknet.nn.layers import (
     DepthwiseConv2d,
     GlobalResponseNorm,
     SqueezeExcite,
+    check_layer,
+    check_norm,
     fold_into,
     is_untouched,
+    make_plain,
     set_weight_and_bias,
 )
-from unireplknet.nn.reparam import Branches, check_branches, default_branches, fold_bn, fold_dtype
+from unireplknet.nn.reparam import BatchNorm, Branches, check_branches, default_branches, fold_bn, fold_dtype
 
 Extra = Literal["se", "bottleneck", "pointwise", "depthwise", "none"]
 """What gives a block depth beside its large kernel (guideline 1): SE, or row A, B or C of its ablation."""
@@ -61,9 +64,18 @@ class ExtraConvs(nn.Module):
         """Map x of shape (B, C, H, W); same shape out."""
         return x + self.layers(x)
 
+    def check_mergeable(self, name: str) -> None:
+        """Check that every layer can be merged; see :meth:`UniRepLKBlock.check_mergeable`."""
+        for i, layer in enumerate(self.layers):
+            check_layer(f"{name}.layers.{i}", layer, ConvBNReLU)
+            norm = cast(ConvBNReLU, layer).bn
+            if not isinstance(norm, nn.Identity):
+                check_norm(f"{name}.layers.{i}.bn", norm)
+
     def reparameterize(self) -> None:
         """Fold the norms into the convolutions, in place."""
         for layer in self.layers:
+            make_plain(cast(ConvBNReLU, layer).conv)
             cast(ConvBNReLU, layer).reparameterize()
 
 
@@ -168,8 +180,14 @@ class UniRepLKBlock(nn.Module):
 
         Returns:
             The block.
+
+        Raises:
+            ValueError: A layer has been replaced; nothing is merged then.
         """
-        if isinstance(self.norm, nn.BatchNorm2d):
+        self.check_mergeable(type(self).__name__)
+        for layer in (self.dwconv, self.pwconv2):
+            make_plain(layer)
+        if isinstance(self.norm, BatchNorm):
             if isinstance(self.dwconv, DilatedReparamConv):
                 self.dwconv = self.dwconv.fuse(self.norm)
             elif isinstance(self.dwconv, DepthwiseConv2d):
@@ -177,12 +195,34 @@ class UniRepLKBlock(nn.Module):
             self.norm = nn.Identity().train(self.training)
         if isinstance(self.extra, ExtraConvs):
             self.extra.reparameterize()
-        if isinstance(self.norm2, nn.BatchNorm2d):
+        if isinstance(self.norm2, BatchNorm):
             self._fold_tail(self.norm2)
             self.norm2 = nn.Identity().train(self.training)
         return self
 
-    def _fold_tail(self, norm2: nn.BatchNorm2d) -> None:
+    def check_mergeable(self, name: str) -> None:
+        """Check that the layers that a merge changes are what it expects.
+
+        Args:
+            name: The block's name, for the message.
+
+        Raises:
+            ValueError: A layer has been replaced, or a norm has no running statistics.
+        """
+        if not isinstance(self.norm, nn.Identity):
+            check_norm(f"{name}.norm", self.norm)
+            if isinstance(self.dwconv, DilatedReparamConv):
+                self.dwconv.check_mergeable(f"{name}.dwconv")
+            else:
+                check_layer(f"{name}.dwconv", self.dwconv, DepthwiseConv2d)
+        if isinstance(self.extra, ExtraConvs):
+            self.extra.check_mergeable(f"{name}.extra")
+        if not isinstance(self.norm2, nn.Identity):
+            check_norm(f"{name}.norm2", self.norm2)
+            check_layer(f"{name}.pwconv2", self.pwconv2, nn.Linear)
+            check_layer(f"{name}.grn", self.grn, GlobalResponseNorm)
+
+    def _fold_tail(self, norm2: BatchNorm) -> None:
         weight = self.pwconv2.weight.to(fold_dtype(self.pwconv2.weight))
         bias = None if self.grn.bias is None else weight @ self.grn.bias.to(weight)
         weight, bias = fold_bn(weight, bias, norm2)
@@ -207,10 +247,14 @@ def reparameterize(model: M) -> M:
         The model.
 
     Raises:
-        ValueError: If the model itself is a lone Dilated Reparam Block, which only its parent can replace.
+        ValueError: If the model itself is a lone Dilated Reparam Block, which only its parent can replace, or if some
+            layer has been replaced. Nothing is merged then.
     """
     if isinstance(model, DilatedReparamConv):
         raise ValueError("a DilatedReparamConv cannot replace itself: use the module that its fuse() returns")
+    for name, module in model.named_modules():
+        if isinstance(module, UniRepLKBlock | DilatedReparamConv):
+            module.check_mergeable(name or type(module).__name__)
     for module in model.modules():
         if isinstance(module, UniRepLKBlock):
             module.reparameterize()

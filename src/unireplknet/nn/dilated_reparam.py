@@ -8,10 +8,26 @@ from torch import Tensor, nn
 from torch.overrides import has_torch_function_unary
 
 from unireplknet.nn.batch_stats import SyncBatchNorm2d
-from unireplknet.nn.layers import DepthwiseConv2d, is_untouched, set_weight_and_bias
-from unireplknet.nn.reparam import Branches, check_branches, default_branches, fold_bn, fold_dtype, merge_branch
+from unireplknet.nn.layers import (
+    DepthwiseConv2d,
+    check_layer,
+    check_norm,
+    is_untouched,
+    make_plain,
+    set_weight_and_bias,
+)
+from unireplknet.nn.reparam import (
+    BatchNorm,
+    Branches,
+    check_branches,
+    default_branches,
+    fold_bn,
+    fold_dtype,
+    merge_branch,
+)
 from unireplknet.nn.reparam_training import reparam_train
 from unireplknet.ops import depthwise_conv2d
+from unireplknet.ops.backend import is_tracing, only_known_calls
 
 
 class ReparamBranch(nn.Module):
@@ -108,12 +124,14 @@ class DilatedReparamConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Convolve x of shape (B, C, H, W); same shape out."""
         branches = [cast(ReparamBranch, branch) for branch in self.branches]
-        if has_torch_function_unary(x) or not all(branch.untouched for branch in branches):
+        # A trace in which kernels are computed is none that the older ONNX exporter takes.
+        if has_torch_function_unary(x) or is_tracing() or not all(branch.untouched for branch in branches):
             return sum(branch(x) for branch in branches)
         if all(branch.fixed for branch in branches):
             weight, bias = (merged.to(self.main.weight.dtype) for merged in self.merged_kernel())
             return depthwise_conv2d(x, weight, bias)
-        if all(branch.learning for branch in branches) and x.shape[0] * x.shape[2] * x.shape[3] != 1:
+        learning = all(branch.learning for branch in branches) and only_known_calls() is None
+        if learning and x.shape[0] * x.shape[2] * x.shape[3] != 1:
             convs = [branch.conv for branch in branches]
             norms = [branch.bn for branch in branches]
             return reparam_train(x, [conv.weight for conv in convs], [conv.dilation[0] for conv in convs], norms)
@@ -130,8 +148,22 @@ class DilatedReparamConv(nn.Module):
         kernels, biases = zip(*merged, strict=True)
         return torch.stack(kernels).sum(0), torch.stack(biases).sum(0)
 
+    def check_mergeable(self, name: str) -> None:
+        """Check that every branch can be merged.
+
+        Args:
+            name: The block's name, for the message.
+
+        Raises:
+            ValueError: A branch has been replaced, or its norm has no running statistics.
+        """
+        for i, branch in enumerate(self.branches):
+            check_layer(f"{name}.branches.{i}", branch, ReparamBranch)
+            check_layer(f"{name}.branches.{i}.conv", cast(ReparamBranch, branch).conv, DepthwiseConv2d)
+            check_norm(f"{name}.branches.{i}.bn", cast(ReparamBranch, branch).bn)
+
     @torch.no_grad()
-    def fuse(self, norm: nn.BatchNorm2d | None = None) -> DepthwiseConv2d:
+    def fuse(self, norm: BatchNorm | None = None) -> DepthwiseConv2d:
         """The single convolution that the branches equal; the method name is timm's hook for a replacement.
 
         Args:
@@ -139,7 +171,13 @@ class DilatedReparamConv(nn.Module):
 
         Returns:
             A depthwise convolution with bias, on the same device, of the same dtype and mode.
+
+        Raises:
+            ValueError: A branch has been replaced, or its norm has no running statistics.
         """
+        self.check_mergeable(type(self).__name__)
+        for branch in self.branches:
+            make_plain(cast(ReparamBranch, branch).conv)
         old = self.main.weight
         fused = DepthwiseConv2d(old.shape[0], old.shape[-1], device=old.device, dtype=old.dtype)
         fused.weight.requires_grad_(old.requires_grad)

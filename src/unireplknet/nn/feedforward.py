@@ -11,11 +11,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd import forward_ad
-from torch.autograd.function import once_differentiable
 from torch.overrides import handle_torch_function, has_torch_function
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
+from unireplknet.ops.backend import is_exporting, only_known_calls
 from unireplknet.ops.precision import compute_dtype, without_autocast
 
 CACHE_BYTES = 2 << 20
@@ -59,13 +58,18 @@ def global_response_norm(
     Source:
         ConvNeXt V2, section 3.
     """
-    norm, mean = _grn_norms(g, eps)
+    norm, mean = _grn_norms(g, eps, differentiable=out is None and not is_exporting())
     return _rescale(g, _grn_scale(gamma, norm / mean), beta, out)
 
 
-def _grn_norms(g: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+def _grn_norms(g: Tensor, eps: float, differentiable: bool = False) -> tuple[Tensor, Tensor]:
     wide = g.to(torch.promote_types(g.dtype, torch.float32))
-    norm = wide.square().sum((2, 3), keepdim=True).sqrt()
+    squares = wide.square().sum((2, 3), keepdim=True)
+    if differentiable:
+        # A channel that is zero everywhere gets the derivative zero, where that of the square root is infinite.
+        norm = torch.where(squares > 0, torch.where(squares > 0, squares, 1).sqrt(), 0)
+    else:
+        norm = squares.sqrt()
     return norm, norm.mean(1, keepdim=True) + eps
 
 
@@ -90,7 +94,7 @@ def feed_forward(
     bias2: Tensor | None,
     eps: float,
 ) -> Tensor:
-    """Linear, GELU, GRN, linear over the channels of a map; differentiable once.
+    """Linear, GELU, GRN, linear over the channels of a map.
 
     Args:
         x: Map of shape (B, C, H, W).
@@ -108,20 +112,51 @@ def feed_forward(
     tensors = (x, weight1, bias1, gamma, beta, weight2, bias2)
     if has_torch_function(tensors):
         return handle_torch_function(feed_forward, tensors, *tensors, eps)
-    if torch.compiler.is_exporting() or not _needs_gradient(tensors):
-        plain = _observed()
-
-        def infer(part: Tensor) -> Tensor:
-            g = F.gelu(pointwise(part, weight1, bias1)) if plain else _pointwise_gelu(part, weight1, bias1)
-            return pointwise(global_response_norm(g, gamma, beta, eps, None if plain else g), weight2, bias2)
-
-        parts = [infer(part) for part in ((x,) if plain else _parts(x, weight1.shape[0]))]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+    if only_known_calls() is not None:
+        return _plain(*tensors, eps)
+    if not _needs_gradient(tensors):
+        # A compiler fuses these calls, a dispatch mode counts them.
+        if torch.compiler.is_compiling() or _get_current_dispatch_mode() is not None:
+            return _plain(*tensors, eps)
+        return _infer(*tensors, eps)
     dtype = compute_dtype(x)
     x, weight1, bias1, weight2 = x.to(dtype), weight1.to(dtype), bias1.to(dtype), weight2.to(dtype)
     bias2 = None if bias2 is None else bias2.to(dtype)
     with without_autocast(x):
         return _FeedForward.apply(x, weight1, bias1, gamma, beta, weight2, bias2, eps)
+
+
+def _plain(
+    x: Tensor,
+    weight1: Tensor,
+    bias1: Tensor,
+    gamma: Tensor,
+    beta: Tensor | None,
+    weight2: Tensor,
+    bias2: Tensor | None,
+    eps: float,
+) -> Tensor:
+    """The definition, by PyTorch's own calls."""
+    g = F.gelu(pointwise(x, weight1, bias1))
+    return pointwise(global_response_norm(g, gamma, beta, eps), weight2, bias2)
+
+
+def _infer(
+    x: Tensor,
+    weight1: Tensor,
+    bias1: Tensor,
+    gamma: Tensor,
+    beta: Tensor | None,
+    weight2: Tensor,
+    bias2: Tensor | None,
+    eps: float,
+) -> Tensor:
+    """The same without gradients, in place and in parts of the batch."""
+    results = []
+    for part in _parts(x, weight1.shape[0]):
+        g = _pointwise_gelu(part, weight1, bias1)
+        results.append(pointwise(global_response_norm(g, gamma, beta, eps, out=g), weight2, bias2))
+    return results[0] if len(results) == 1 else torch.cat(results)
 
 
 def _pointwise_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -151,21 +186,6 @@ def _parts(x: Tensor, hidden: int) -> Sequence[Tensor]:
     return x.split(max(1, CACHE_BYTES // sample))
 
 
-def _observed() -> bool:
-    """Whether somebody follows the calls: a compiler, an exporter, forward-mode derivatives, a counter.
-
-    They get calls that they know.
-    """
-    return (
-        torch.compiler.is_compiling()
-        or torch.compiler.is_exporting()
-        or torch._C._get_tracing_state() is not None
-        or forward_ad._current_level >= 0
-        or torch._C._are_functorch_transforms_active()
-        or _get_current_dispatch_mode() is not None
-    )
-
-
 def _needs_gradient(tensors: Sequence[Tensor | None]) -> bool:
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
@@ -187,13 +207,17 @@ class _FeedForward(torch.autograd.Function):
         g = F.gelu(h)
         norm, mean = _grn_norms(g, eps)
         z = _rescale(g, _grn_scale(gamma, norm / mean), beta, out=g)
-        ctx.save_for_backward(x, weight1, h, gamma, beta, weight2, norm, mean)
+        ctx.save_for_backward(x, weight1, bias1, gamma, beta, weight2, bias2, h, norm, mean)
+        # Under a compiler there are no second derivatives.
+        ctx.eps, ctx.differentiable = eps, not torch.compiler.is_compiling()
         return pointwise(z, weight2, bias2)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight1, h, gamma, beta, weight2, norm, mean = ctx.saved_tensors
+        *inputs, h, norm, mean = ctx.saved_tensors
+        x, weight1, _, gamma, beta, weight2, _ = inputs
+        if torch.is_grad_enabled() and ctx.differentiable:
+            return (*_differentiable_backward(inputs, ctx.eps, grad), None)
         ratio = norm / mean
         scale = _grn_scale(gamma, ratio)
 
@@ -218,6 +242,16 @@ class _FeedForward(torch.autograd.Function):
             grad.sum((0, 2, 3)) if ctx.needs_input_grad[6] else None,
             None,
         )
+
+
+def _differentiable_backward(inputs: Sequence[Tensor | None], eps: float, grad: Tensor) -> list[Tensor | None]:
+    """The same gradients through the definition, whose own derivative PyTorch knows."""
+    wanted = [t for t in inputs if t is not None and t.requires_grad]
+    x, weight1, bias1, gamma, beta, weight2, bias2 = inputs
+    with without_autocast(grad):
+        y = _plain(x, weight1, bias1, gamma, beta, weight2, bias2, eps)  # type: ignore[arg-type]
+        grads = iter(torch.autograd.grad(y, wanted, grad, create_graph=True))
+    return [next(grads) if t is not None and t.requires_grad else None for t in inputs]
 
 
 def _small_map_tail(

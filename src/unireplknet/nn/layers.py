@@ -1,12 +1,17 @@
 """Small layers that the block is made of."""
 
+from typing import cast
+
 import timm.layers
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import parametrize, prune, remove_spectral_norm, remove_weight_norm
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from unireplknet.nn.feedforward import global_response_norm
-from unireplknet.nn.reparam import fold_bn, fold_dtype
+from unireplknet.nn.reparam import BatchNorm, fold_bn, fold_dtype
 from unireplknet.ops import depthwise_conv2d
 
 
@@ -137,7 +142,7 @@ class ConvBNReLU(nn.Sequential):
 
     def reparameterize(self) -> "ConvBNReLU":
         """Fold the norm into the convolution, in place."""
-        if isinstance(self.bn, nn.BatchNorm2d):
+        if isinstance(self.bn, BatchNorm):
             fold_into(self.conv, self.bn)
             self.bn = nn.Identity().train(self.training)
         return self
@@ -157,7 +162,7 @@ def set_weight_and_bias(layer: nn.Conv2d | nn.Linear, weight: Tensor, bias: Tens
 
 
 @torch.no_grad()
-def fold_into(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+def fold_into(conv: nn.Conv2d, norm: BatchNorm) -> None:
     """Fold a BatchNorm into the convolution before it, in place.
 
     Args:
@@ -177,3 +182,62 @@ def is_untouched(module: nn.Module, *classes: type[nn.Module]) -> bool:
     return type(module) in classes and not (
         module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
     )
+
+
+def check_norm(name: str, norm: nn.Module) -> None:
+    """Check that a norm can be folded into the layer before it.
+
+    Args:
+        name: The norm's name, for the message.
+        norm: The norm.
+
+    Raises:
+        ValueError: It is no BatchNorm, or one without running statistics.
+    """
+    if not isinstance(norm, BatchNorm):
+        raise ValueError(f"cannot merge: {name} is a {_kind(type(norm))}, expected a BatchNorm")
+    if norm.running_mean is None or norm.running_var is None:
+        raise ValueError(f"cannot merge: {name} has no running statistics (track_running_stats=False)")
+
+
+def check_layer(name: str, layer: nn.Module, kind: type[nn.Module]) -> None:
+    """Check that a layer is what a merge expects, and nothing around it or derived from it.
+
+    Args:
+        name: The layer's name, for the message.
+        layer: The layer, maybe with parametrizations.
+        kind: What it should be.
+
+    Raises:
+        ValueError: It is something else, such as an adapter.
+    """
+    found = type(layer).__mro__[1] if parametrize.is_parametrized(layer) else type(layer)
+    if found is not kind:
+        raise ValueError(
+            f"cannot merge: {name} is a {_kind(found)}, expected a {kind.__name__};"
+            " merge an adapter into its layer first (peft: merge_and_unload)"
+        )
+
+
+def _kind(found: type) -> str:
+    return f"{found.__module__}.{found.__qualname__}"
+
+
+def make_plain(layer: nn.Module) -> None:
+    """Turn parameters that are computed at each call into plain ones, in place.
+
+    Parametrizations, pruning, and weight and spectral norm in their older form are covered.
+
+    Args:
+        layer: The layer.
+    """
+    if parametrize.is_parametrized(layer):
+        for name in list(cast(nn.ModuleDict, layer.parametrizations)):
+            parametrize.remove_parametrizations(layer, name)
+    for hook in list(layer._forward_pre_hooks.values()):
+        if isinstance(hook, prune.BasePruningMethod):
+            prune.remove(layer, hook._tensor_name)
+        elif isinstance(hook, WeightNorm):
+            remove_weight_norm(layer, hook.name)
+        elif isinstance(hook, SpectralNorm):
+            remove_spectral_norm(layer, hook.name)

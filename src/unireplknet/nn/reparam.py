@@ -7,11 +7,16 @@ they are given, so a caller that wants the fold in float64 passes float64.
 """
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
+from torchvision.ops import FrozenBatchNorm2d
+
+BatchNorm: TypeAlias = _BatchNorm | FrozenBatchNorm2d
+"""What can be folded into the layer before it: a BatchNorm of any kind, synchronized or frozen."""
 
 Branches = Sequence[tuple[int, int]]
 """Parallel branches of a Dilated Reparam Block, each (kernel size k, dilation r)."""
@@ -75,7 +80,7 @@ def check_branches(kernel_size: int, branches: Branches) -> None:
             )
 
 
-def fold_bn(weight: Tensor, bias: Tensor | None, bn: _BatchNorm) -> tuple[Tensor, Tensor]:
+def fold_bn(weight: Tensor, bias: Tensor | None, bn: BatchNorm) -> tuple[Tensor, Tensor]:
     """Fold a BatchNorm with running statistics into the convolution or linear layer before it.
 
     Args:
@@ -141,7 +146,7 @@ def pad_kernel(weight: Tensor, size: int) -> Tensor:
     return F.pad(weight, [m // 2 for m in margins for _ in range(2)])
 
 
-def merge_branch(weight: Tensor, bn: _BatchNorm, dilation: int, size: int) -> tuple[Tensor, Tensor]:
+def merge_branch(weight: Tensor, bn: BatchNorm, dilation: int, size: int) -> tuple[Tensor, Tensor]:
     """The dense kernel and bias that one branch of a Dilated Reparam Block is equal to.
 
     Args:

@@ -96,6 +96,11 @@ def is_exporting() -> bool:
     return getattr(torch.compiler, "_is_exporting_flag", False)
 
 
+def is_tracing() -> bool:
+    """Whether `torch.jit.trace` or the ONNX exporter built on it records this call."""
+    return not torch.compiler.is_compiling() and torch._C._get_tracing_state() is not None
+
+
 def only_known_calls() -> str | None:
     """Return why calls must be PyTorch's own right now, or None if they need not.
 
@@ -107,7 +112,7 @@ def only_known_calls() -> str | None:
         return "torch.func transforms PyTorch's own calls"
     if forward_ad._current_level >= 0:
         return "forward-mode derivatives are those of PyTorch's own calls"
-    if not torch.compiler.is_compiling() and torch._C._get_tracing_state() is not None:
+    if is_tracing():
         return "torch.jit.trace records PyTorch's own calls"
     return None
 

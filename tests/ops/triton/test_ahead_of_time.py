@@ -22,8 +22,9 @@ MI300 = GPUTarget("hip", "gfx942", 64)
 TARGETS = [A100, H100, B200, RTX_50, MI300]
 # Bytes of shared memory that one block can have; for sm_80 that of sm_86, which runs the same code.
 SHARED_LIMIT = {A100: 99 * 1024, H100: 227 * 1024, B200: 227 * 1024, RTX_50: 99 * 1024, MI300: 64 * 1024}
-# Bytes a thread: on an A100 the convolution at 28 px, on a B200 the weight gradient at 14 px; nobody has timed either.
-SPILL_LIMIT = {A100: 8, B200: 32}
+# Bytes a thread, in half precision: on an A100 the convolution at 28 px, on a B200 the weight gradient at 14 px; in
+# float32 on an RTX 50 the convolutions. Nobody has timed these.
+SPILL_LIMIT = {A100: 8, B200: 32, RTX_50: 16}
 MATRIX = {A100: ("HMMA",), H100: ("HGMMA", "HMMA"), B200: ("UTC", "HMMA"), RTX_50: ("HMMA",), MI300: ("v_mfma",)}
 CONVOLUTIONS = {"conv_kernel", "conv_transpose_kernel", "correlate_kernel"}
 ATOMICS = ("ATOM.", "ATOMG", "RED.", "REDG", "global_atomic", "buffer_atomic")

@@ -445,7 +445,8 @@ def _gate_backward(
         channels,
         reduced,
         precision,
-        _SE_DEPTH,
+        # Exact float32 products have no matrix unit: more images at a time would not fit the registers.
+        _SE_IMAGES if precision == "ieee" else _SE_DEPTH,
         _SE_CHANNELS,
         _SE_CHANNELS,
     )
