@@ -19,7 +19,7 @@ from timm.models import named_apply
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from unireplknet.models.weights import WEIGHTS_FILE, load_weights, save_weights
+from unireplknet.models.weights import WEIGHTS_FILE, checkpoint_filter_fn, is_released, load_weights, save_weights
 from unireplknet.nn.batch_stats import deferred_statistics, frozen_statistics
 from unireplknet.nn.blocks import Downsample, Extra, Stem, UniRepLKBlock, reparameterize
 from unireplknet.nn.dilated_reparam import DilatedReparamConv
@@ -312,6 +312,21 @@ class UniRepLKNet(
         """
         self.num_classes = num_classes
         self.head.reset(num_classes, global_pool, **get_device_dtype(self))  # a pruned head knows neither
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Copy parameters and buffers, as `torch.nn.Module` does; the authors' layout is read too.
+
+        Args:
+            state_dict: Tensors by name.
+            strict: Whether the names must be exactly this module's.
+            assign: Whether to assign tensors in place of copying into those of the module.
+
+        Returns:
+            Missing and unexpected names.
+        """
+        if is_released(state_dict):  # such as timm.create_model(name, checkpoint_path=...) reads
+            state_dict = checkpoint_filter_fn(state_dict, self)
+        return super().load_state_dict(state_dict, strict, assign)
 
     def _save_pretrained(self, save_directory: Path) -> None:
         arguments = dict(cast(dict[str, Any], self._hub_mixin_config))

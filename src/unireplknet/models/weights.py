@@ -11,7 +11,6 @@ import argparse
 import copy
 import json
 import logging
-import pickle
 import re
 import warnings
 from collections import Counter
@@ -23,23 +22,26 @@ import numpy as np
 import torch
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from timm.models import adapt_input_conv, clean_state_dict
+from timm.models._features import FeatureGetterNet
 from torch import Tensor, nn
 
 from unireplknet.errors import shorten
 from unireplknet.nn.dilated_reparam import DilatedReparamConv
 from unireplknet.nn.layers import DepthwiseConv2d
-from unireplknet.nn.reparam import Branches, pad_kernel
+from unireplknet.nn.reparam import Branches, default_branches, pad_kernel
 
 if TYPE_CHECKING:
     from unireplknet.models.backbone import UniRepLKNet
 
 HUB_ID = "DingXiaoH/UniRepLKNet"
 WEIGHTS_FILE = "model.safetensors"
-_WRAPPERS = ("state_dict", "model")
-_AVERAGED = ("state_dict_ema", "model_ema")
+# Under which names files hold weights, the best known first; averaged ones apart.
+_WRAPPERS = ("state_dict", "model", "model_state_dict", "net", "network", "params", "weights", "module")
+_AVERAGED = ("state_dict_ema", "model_ema", "params_ema", "ema_state_dict", "ema", "ema_model")
+_COUNTERS = ("n_averaged",)  # what torch.optim.swa_utils.AveragedModel adds
 _FIRST = re.compile(r"(|.*\.)(stem\.conv1|downsample_layers\.0\.0)\.weight")  # ours, theirs
 _PARTS = ("feature_norms.", "head.")  # what a classifier and a feature extractor have apart from each other
 _BRANCHES = "branches"  # metadata: the (k, r) of every Dilated Reparam Block, which no tensor's shape tells
@@ -229,8 +231,9 @@ def read_state(path: str | Path, use_ema: bool = True) -> tuple[State, dict[str,
 def _why_unreadable(error: Exception) -> str:
     if code := re.search(r"GLOBAL (\S+)", str(error)):
         return f"holds {code[1]}, which could run code, and was not loaded: expected plain tensors"
-    reason = "torch.save did not write it" if isinstance(error, pickle.UnpicklingError) else str(error)
-    return f"damaged or not a weights file: {reason.splitlines()[0] if reason else type(error).__name__}"
+    # Other errors of the unpickler tell about its stack, not about the file.
+    tells = isinstance(error, RuntimeError | OSError | SafetensorError) and str(error)
+    return f"damaged or not a weights file: {str(error).splitlines()[0] if tells else 'torch.save did not write it'}"
 
 
 def place_of(keys: Iterable[str]) -> str | None:
@@ -261,24 +264,43 @@ def unwrap(content: Any, use_ema: bool = True) -> State:
     """The state dict in what a checkpoint holds.
 
     Args:
-        content: A state dict, bare or wrapped (``model``, ``model_ema``, ``state_dict``, ``module.`` prefixes).
+        content: A state dict, bare or under a name in dictionaries (``model``, ``model_ema``, ``state_dict`` and
+            others; an unknown name if it is the only one), with or without ``module.`` prefixes.
         use_ema: Prefer averaged weights where there are both.
 
     Returns:
         The tensors by name.
 
     Raises:
-        WeightsError: If there are other things among them.
+        WeightsError: If there are other things among them, or several sets of weights.
     """
-    if isinstance(content, Mapping):
-        wrappers = (*_AVERAGED, *_WRAPPERS) if use_ema else _WRAPPERS
-        content = next((content[key] for key in wrappers if content.get(key) is not None), content)
+    content = _find_weights(content, use_ema)
     if not isinstance(content, Mapping) or not content:
         raise WeightsError(f"holds {'nothing' if content == {} else type(content).__name__}, expected tensors by name")
     for key, value in content.items():
         if not (isinstance(key, str) and isinstance(value, Tensor)):
             raise WeightsError(f"{key} is a {type(value).__name__}, expected a tensor under a name")
-    return clean_state_dict(content)
+    return clean_state_dict({key: value for key, value in content.items() if key not in _COUNTERS})
+
+
+def _find_weights(content: Any, use_ema: bool) -> Any:
+    """Follow the names under which a file holds weights; the content itself where there are none."""
+    if not isinstance(content, Mapping):
+        return content
+    found = {key: value for key, value in content.items() if _holds_weights(value)}
+    names = (*_AVERAGED, *_WRAPPERS) if use_ema else (*_WRAPPERS, *_AVERAGED)
+    known = next((key for key in names if key in (found or content)), None)
+    if known is not None:
+        return _find_weights(content[known], use_ema)
+    if len(found) > 1:
+        raise WeightsError(f"holds several sets of weights ({', '.join(map(str, found))}); save the one that is meant")
+    return _find_weights(next(iter(found.values())), use_ema) if found else content
+
+
+def _holds_weights(value: Any) -> bool:
+    if not isinstance(value, Mapping) or not value or not all(isinstance(key, str) for key in value):
+        return False
+    return all(isinstance(v, Tensor) for v in value.values()) or any(map(_holds_weights, value.values()))
 
 
 def fit_state(state: State, pairs: Pairs | None, model: "UniRepLKNet") -> State:
@@ -329,14 +351,17 @@ def _check_growth(key: str, present: int, size: int) -> None:
 def _fit_branches(state: State, name: str, module: DilatedReparamConv, pairs: Branches | None) -> None:
     own = module.pairs
     present, size = state[f"{name}.branches.0.conv.weight"].shape[-1], module.kernel_size[0]
+    _check_growth(f"{name}.branches.0.conv.weight", present, size)
     if pairs is None:
         if present != size:
+            usual = [*default_branches(present)]
+            union = [*usual, *(pair for pair in own if pair not in usual)]
             raise WeightsError(
-                f"{name} has kernel size {present} in the file and {size} in the model, and the file does not "
-                f"say which branches it has; save it with unireplknet.save_weights first"
+                f"{name} has kernel size {present} in the file and {size} in the model, and the file does not say "
+                f"which branches it has: load it into a model of kernel size {present}, write that with "
+                f"unireplknet.save_weights, and build this one with branches={{{size}: {union}}}"
             )
         return
-    _check_growth(f"{name}.branches.0.conv.weight", present, size)
     left = dict(enumerate(pairs, start=1))
     fitted = {0: 0}
     for i, pair in enumerate(own, start=1):
@@ -397,6 +422,13 @@ def _fit_classifier(state: State, model: "UniRepLKNet") -> None:
         logger.warning("the file classifies %d classes, the model %d: new classifier", classes, model.num_classes)
 
 
+def _fit_counters(state: State, own: Mapping[str, Tensor]) -> None:
+    """Let norms keep their count of batches where the file has none, as frozen norms and older files have it."""
+    for key, value in own.items():
+        if key.endswith(".num_batches_tracked") and key.replace("num_batches_tracked", "running_var") in state:
+            state.setdefault(key, value)
+
+
 def load_weights(model: "UniRepLKNet", source: str | Path, use_ema: bool = True) -> "UniRepLKNet":
     """Load weights into a model, in place.
 
@@ -417,10 +449,16 @@ def load_weights(model: "UniRepLKNet", source: str | Path, use_ema: bool = True)
         FileNotFoundError: If there is no such file.
         WeightsError: If the weights cannot be read or do not fit; the message says why.
     """
+    network = model.model if isinstance(model, FeatureGetterNet) else model
+    if not isinstance(getattr(network, "merged", None), bool):
+        raise WeightsError(
+            f"a {type(model).__name__} takes no weights of UniRepLKNet: give create_model pretrained=True and"
+            " pretrained_cfg_overlay=dict(file=...), or feature_cls='getter'"
+        )
     path = find_weights(source)
     state, metadata = read_state(path, use_ema)
     try:
-        model.load_state_dict(_prepare(state, metadata, model))
+        network.load_state_dict(_prepare(state, metadata, network))
     except WeightsError as e:
         raise WeightsError(f"{path}: {e}") from e
     return model
@@ -476,6 +514,7 @@ def _prepare(state: State, metadata: Mapping[str, str], model: "UniRepLKNet") ->
     # Merging a copy first leaves the model as it is if the file does not fit.
     target = copy.deepcopy(model).reparameterize() if merged else model
     state = fit_state(state, pairs, target)
+    _fit_counters(state, target.state_dict())
     _check_fit(state, target.state_dict())
     if merged:
         model.reparameterize()
