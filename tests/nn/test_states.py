@@ -14,7 +14,7 @@ from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
 import unireplknet
 from unireplknet import UniRepLKNet
 from unireplknet.nn.dilated_reparam import ReparamBranch
-from unireplknet.nn.layers import DepthwiseConv2d
+from unireplknet.nn.layers import DepthwiseConv2d, GlobalResponseNorm
 
 from .helpers import randomise
 
@@ -195,3 +195,41 @@ def test_transforms_of_torch_func(mode: str) -> None:
     tangent = torch.ones_like(x)
     _, forward = jvp(lambda z: model(z).sum(0), (x,), (tangent,))
     torch.testing.assert_close(rows.flatten(1).sum(1), forward, rtol=1e-9, atol=1e-9)
+
+
+# --- output stride
+
+
+@pytest.mark.parametrize("output_stride", [4, 8, 16])
+@pytest.mark.parametrize("form", ["eval", "merged"])
+@pytest.mark.parametrize("extra", ["none", "depthwise"])
+def test_a_smaller_output_stride_computes_what_lies_between(output_stride: int, form: str, extra: str) -> None:
+    """Without what looks at whole maps (SE, GRN), the features of the ordinary network are among the denser ones."""
+    plain, dense = network(extra=extra), network(extra=extra, output_stride=output_stride)
+    for block in plain.modules():
+        if isinstance(block, GlobalResponseNorm):
+            nn.init.zeros_(block.weight)
+    dense.load_state_dict(plain.state_dict())
+    if form == "merged":
+        dense.reparameterize()
+        assert dense.merged
+    expected, found = (
+        model.forward_intermediates(images((64, 96)), intermediates_only=True) for model in (plain, dense)
+    )
+    for info, ours, theirs in zip(dense.feature_info, found, expected, strict=True):
+        assert info["reduction"] == min(output_stride, 64 // theirs.shape[2]) == 64 // ours.shape[2]
+        step = ours.shape[2] // theirs.shape[2]
+        torch.testing.assert_close(ours[:, :, ::step, ::step], theirs, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("value", [0, 2, 12, 64])
+def test_an_output_stride_that_cannot_be_had(value: int) -> None:
+    with pytest.raises(ValueError, match=f"output_stride is {value}, expected one of 4, 8, 16, 32"):
+        network(output_stride=value)
+
+
+def test_decoders_that_ask_for_an_output_stride() -> None:
+    smp = pytest.importorskip("segmentation_models_pytorch")
+    for decoder in (smp.DeepLabV3Plus, smp.PAN):
+        model = decoder("tu-test_unireplknet", encoder_weights=None, classes=2).eval()
+        assert model(torch.randn(1, 3, 128, 128)).shape == (1, 2, 128, 128)

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
@@ -37,7 +37,8 @@ class Stage(nn.Module):
         kernel_sizes: Depthwise kernel size of each block.
         drop_paths: Drop-path rate of each block.
         branches: Branches by kernel size; sizes not named take the default.
-        downsample: Whether the stage begins by halving the resolution.
+        stride: Stride of the downsampling layer; None for no such layer.
+        dilations: Dilation of the downsampling layer, and of the blocks.
         channels_last: Whether the next stage's convolution reads the stage's map, see :class:`UniRepLKBlock`.
         block_kwargs: Passed to every :class:`UniRepLKBlock`.
     """
@@ -49,14 +50,15 @@ class Stage(nn.Module):
         kernel_sizes: Sequence[int],
         drop_paths: Sequence[float],
         branches: Mapping[int, Branches],
-        downsample: bool,
+        stride: int | None,
+        dilations: tuple[int, int],
         channels_last: bool,
         **block_kwargs: Any,
     ) -> None:
         super().__init__()
         dd = {key: block_kwargs.get(key) for key in ("device", "dtype")}
         self.grad_checkpointing = False
-        self.downsample = Downsample(in_dim, dim, **dd) if downsample else nn.Identity()
+        self.downsample = nn.Identity() if stride is None else Downsample(in_dim, dim, stride, dilations[0], **dd)
         self.blocks = nn.Sequential(
             *(
                 UniRepLKBlock(
@@ -64,6 +66,7 @@ class Stage(nn.Module):
                     k,
                     branches.get(k),
                     drop_path=rate,
+                    dilation=dilations[1],
                     channels_last=channels_last and i == len(kernel_sizes) - 1,
                     **block_kwargs,
                 )
@@ -79,6 +82,29 @@ class Stage(nn.Module):
                 x = _checkpointed(block, x)
             return x
         return self.blocks(x)
+
+
+class _Step(NamedTuple):
+    """How one stage goes on from the one before."""
+
+    stride: int
+    dilations: tuple[int, int]
+    reduction: int
+
+
+def _steps(stem_stride: int, output_stride: int | None) -> list[_Step]:
+    largest = stem_stride * 2 ** (STAGES - 1)
+    strides = [stem_stride * 2**i for i in range(STAGES)]
+    if output_stride is not None and output_stride not in strides:
+        raise ValueError(f"output_stride is {output_stride}, expected one of {', '.join(map(str, strides))}")
+    steps = [_Step(1, (1, 1), stem_stride)]
+    for _ in range(STAGES - 1):
+        (_, (_, dilation), reduction) = steps[-1]
+        if reduction < (output_stride or largest):
+            steps.append(_Step(2, (dilation, dilation), 2 * reduction))
+        else:
+            steps.append(_Step(1, (dilation, 2 * dilation), reduction))
+    return steps
 
 
 def _checkpointed(block: nn.Module, x: Tensor) -> Tensor:
@@ -113,6 +139,8 @@ class UniRepLKNet(
             the default; an empty list gives a plain kernel (guideline 2).
         extra: Extra structure of the block: "se", or "none", "bottleneck", "pointwise", "depthwise" (guideline 1).
         stem_stride: Stride of the stem: 4, or 2 or 1 for small maps.
+        output_stride: Stride of the last stage's features, a power of 2 from ``stem_stride`` to 8 times that; stages
+            that would go beyond it keep their resolution and dilate their kernels instead. None for the largest.
         drop_rate: Dropout before the classifier.
         drop_path_rate: Drop-path rate of the last block; it grows linearly from 0.
         layer_scale_init: Initial layer scale; None for none.
@@ -140,6 +168,7 @@ class UniRepLKNet(
         branches: Mapping[int, Branches] | None = None,
         extra: Extra = "se",
         stem_stride: int = 4,
+        output_stride: int | None = None,
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
         layer_scale_init: float | None = 1e-6,
@@ -156,6 +185,8 @@ class UniRepLKNet(
         kernels = _kernel_lists(depths, dims, kernel_sizes)
         rates = calculate_drop_path_rates(drop_path_rate, list(depths), stagewise=True)
 
+        steps = _steps(stem_stride, output_stride)
+
         self.stem = Stem(in_chans, dims[0], stem_stride, **dd)
         self.stages = nn.Sequential(
             *(
@@ -165,7 +196,8 @@ class UniRepLKNet(
                     kernels[i],
                     rates[i],
                     branches,
-                    downsample=i > 0,
+                    stride=steps[i].stride if i > 0 else None,
+                    dilations=steps[i].dilations,
                     channels_last=i < STAGES - 1,
                     extra=extra,
                     layer_scale_init=layer_scale_init,
@@ -175,8 +207,8 @@ class UniRepLKNet(
             )
         )
         self.feature_norms = nn.ModuleList(LayerNorm2d(dim, **dd) for dim in dims) if feature_norms else None
-        self.feature_info = [
-            {"num_chs": dims[i], "reduction": stem_stride * 2**i, "module": f"stages.{i}"} for i in range(STAGES)
+        self.feature_info: list[dict[str, Any]] = [
+            {"num_chs": dims[i], "reduction": steps[i].reduction, "module": f"stages.{i}"} for i in range(STAGES)
         ]
         self.num_features = dims[-1]
         self.head = NormMlpClassifierHead(

@@ -41,22 +41,23 @@ class ExtraConvs(nn.Module):
         dim: Channels C.
         kind: "bottleneck" (A: 1x1 to C/4, depthwise 3x3, 1x1 back), "pointwise" (B: 1x1 to C/4 and back) or
             "depthwise" (C: two depthwise 3x3).
+        dilation: Dilation of the depthwise convolutions.
         dd: ``device`` and ``dtype`` of the parameters.
 
     Source:
         Table 3a of the journal version (table 1 of the paper).
     """
 
-    def __init__(self, dim: int, kind: Extra, **dd: Any) -> None:
+    def __init__(self, dim: int, kind: Extra, dilation: int = 1, **dd: Any) -> None:
         super().__init__()
         hidden = dim if kind == "depthwise" else dim // 4
         layers: list[nn.Conv2d] = []
         if kind in ("bottleneck", "pointwise"):
             layers = [nn.Conv2d(dim, hidden, 1, bias=False, **dd), nn.Conv2d(hidden, dim, 1, bias=False, **dd)]
         if kind == "bottleneck":
-            layers.insert(1, DepthwiseConv2d(hidden, 3, **dd))
+            layers.insert(1, DepthwiseConv2d(hidden, 3, dilation, **dd))
         if kind == "depthwise":
-            layers = [DepthwiseConv2d(dim, 3, **dd), DepthwiseConv2d(dim, 3, **dd)]
+            layers = [DepthwiseConv2d(dim, 3, dilation, **dd), DepthwiseConv2d(dim, 3, dilation, **dd)]
         last = len(layers) - 1
         self.layers = nn.Sequential(*(ConvBNReLU(conv, relu=i < last, **dd) for i, conv in enumerate(layers)))
 
@@ -79,22 +80,22 @@ class ExtraConvs(nn.Module):
             cast(ConvBNReLU, layer).reparameterize()
 
 
-def _depthwise_layer(dim: int, kernel_size: int, branches: Branches | None, **dd: Any) -> nn.Module:
+def _depthwise_layer(dim: int, kernel_size: int, branches: Branches | None, dilation: int, **dd: Any) -> nn.Module:
     if kernel_size == 0:
         return nn.Identity()
     branches = default_branches(kernel_size) if branches is None else branches
     if branches:
-        return DilatedReparamConv(dim, kernel_size, branches, **dd)
+        return DilatedReparamConv(dim, kernel_size, branches, dilation, **dd)
     check_branches(kernel_size, branches)
-    return DepthwiseConv2d(dim, kernel_size, **dd)
+    return DepthwiseConv2d(dim, kernel_size, dilation, **dd)
 
 
-def _extra_layer(dim: int, kind: Extra, **dd: Any) -> nn.Module:
+def _extra_layer(dim: int, kind: Extra, dilation: int, **dd: Any) -> nn.Module:
     if kind not in get_args(Extra):
         raise ValueError(f"extra is {kind!r}, expected one of {', '.join(get_args(Extra))}")
     if kind == "se":
         return SqueezeExcite(dim, rd_channels=dim // 4, **dd)
-    return nn.Identity() if kind == "none" else ExtraConvs(dim, kind, **dd)
+    return nn.Identity() if kind == "none" else ExtraConvs(dim, kind, dilation, **dd)
 
 
 class UniRepLKBlock(nn.Module):
@@ -110,6 +111,7 @@ class UniRepLKBlock(nn.Module):
         extra: Extra structure after the norm.
         drop_path: Probability of dropping the residual branch of a sample.
         layer_scale_init: Initial layer scale; None for no layer scale.
+        dilation: Dilation of the depthwise layer and of every branch.
         channels_last: Memory format of the fused kernels' output: channels_last where a convolution reads it next.
         dd: ``device`` and ``dtype`` of the parameters.
 
@@ -127,15 +129,16 @@ class UniRepLKBlock(nn.Module):
         extra: Extra = "se",
         drop_path: float = 0.0,
         layer_scale_init: float | None = 1e-6,
+        dilation: int = 1,
         channels_last: bool = False,
         **dd: Any,
     ) -> None:
         super().__init__()
         self.channels_last = channels_last
         hidden = 4 * dim
-        self.dwconv = _depthwise_layer(dim, kernel_size, branches, **dd)
+        self.dwconv = _depthwise_layer(dim, kernel_size, branches, dilation, **dd)
         self.norm: nn.Module = nn.BatchNorm2d(dim, **dd) if kernel_size else nn.Identity()
-        self.extra = _extra_layer(dim, extra, **dd)
+        self.extra = _extra_layer(dim, extra, dilation, **dd)
         self.pwconv1 = nn.Linear(dim, hidden, **dd)
         self.act = nn.GELU()
         self.grn = GlobalResponseNorm(hidden, **dd)
@@ -295,19 +298,21 @@ class Stem(nn.Module):
 
 
 class Downsample(nn.Module):
-    """One dense 3x3 convolution of stride 2 and a channel LayerNorm, between stages.
+    """One dense 3x3 convolution and a channel LayerNorm, between stages.
 
     Args:
         in_dim: Channels before.
         dim: Channels after.
+        stride: Stride of the convolution: 2, or 1 where the network's output stride has been reached.
+        dilation: Dilation of the convolution.
         dd: ``device`` and ``dtype`` of the parameters.
     """
 
-    def __init__(self, in_dim: int, dim: int, **dd: Any) -> None:
+    def __init__(self, in_dim: int, dim: int, stride: int = 2, dilation: int = 1, **dd: Any) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(in_dim, dim, 3, 2, padding=1, **dd)
+        self.conv = nn.Conv2d(in_dim, dim, 3, stride, padding=dilation, dilation=dilation, **dd)
         self.norm = LayerNorm2d(dim, **dd)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map x of shape (B, C, H, W) to (B, C_out, ceil(H/2), ceil(W/2))."""
+        """Map x of shape (B, C, H, W) to (B, C_out, ceil(H/stride), ceil(W/stride))."""
         return conv_norm(self.conv, self.norm, None, x, channels_last=False)

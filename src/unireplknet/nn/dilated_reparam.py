@@ -70,10 +70,10 @@ class ReparamBranch(nn.Module):
         """Whether the norm uses batch statistics and averages them exponentially, if at all."""
         return self.bn.training and self.bn.affine and self.bn.momentum is not None
 
-    def merged_kernel(self, size: int) -> tuple[Tensor, Tensor]:
-        """The dense kernel of the given size and the bias that the branch equals in eval mode."""
+    def merged_kernel(self, size: int, dilation: int = 1) -> tuple[Tensor, Tensor]:
+        """The kernel of the given size and dilation, and the bias, that the branch equals in eval mode."""
         weight = self.conv.weight
-        return merge_branch(weight.to(fold_dtype(weight)), self.bn, self.conv.dilation[0], size)
+        return merge_branch(weight.to(fold_dtype(weight)), self.bn, self.conv.dilation[0] // dilation, size)
 
 
 @register_notrace_module  # which path it takes depends on its norms
@@ -89,6 +89,7 @@ class DilatedReparamConv(nn.Module):
         kernel_size: Size K of the large kernel, odd.
         branches: Pairs (k, r) of the parallel branches, (k-1)r+1 <= K; equal pairs may occur. None takes
             :func:`~unireplknet.nn.reparam.default_branches`.
+        dilation: Dilation of the whole block, which spreads every branch, for networks of a smaller output stride.
         dd: ``device`` and ``dtype`` of the parameters.
 
     Raises:
@@ -98,12 +99,15 @@ class DilatedReparamConv(nn.Module):
         Section 3.2.2 and figure 2 of the paper.
     """
 
-    def __init__(self, dim: int, kernel_size: int, branches: Branches | None = None, **dd: Any) -> None:
+    def __init__(
+        self, dim: int, kernel_size: int, branches: Branches | None = None, dilation: int = 1, **dd: Any
+    ) -> None:
         super().__init__()
+        self.dilation = dilation
         branches = default_branches(kernel_size) if branches is None else branches
         check_branches(kernel_size, branches)
         pairs = [(kernel_size, 1), *branches]
-        self.branches = nn.ModuleList(ReparamBranch(dim, k, r, **dd) for k, r in pairs)
+        self.branches = nn.ModuleList(ReparamBranch(dim, k, r * dilation, **dd) for k, r in pairs)
 
     @property
     def main(self) -> DepthwiseConv2d:
@@ -117,9 +121,9 @@ class DilatedReparamConv(nn.Module):
 
     @property
     def pairs(self) -> list[tuple[int, int]]:
-        """The (k, r) of the branches beside the large kernel."""
+        """The (k, r) of the branches beside the large kernel, before the block's own dilation."""
         convs = (cast(ReparamBranch, branch).conv for branch in self.branches[1:])
-        return [(conv.kernel_size[0], conv.dilation[0]) for conv in convs]
+        return [(conv.kernel_size[0], conv.dilation[0] // self.dilation) for conv in convs]
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve x of shape (B, C, H, W); same shape out."""
@@ -129,7 +133,7 @@ class DilatedReparamConv(nn.Module):
             return sum(branch(x) for branch in branches)
         if all(branch.fixed for branch in branches):
             weight, bias = (merged.to(self.main.weight.dtype) for merged in self.merged_kernel())
-            return depthwise_conv2d(x, weight, bias)
+            return depthwise_conv2d(x, weight, bias, self.dilation)
         learning = all(branch.learning for branch in branches) and only_known_calls() is None
         if learning and x.shape[0] * x.shape[2] * x.shape[3] != 1:
             convs = [branch.conv for branch in branches]
@@ -144,7 +148,7 @@ class DilatedReparamConv(nn.Module):
             Kernels of shape (C, 1, K, K) and bias of shape (C,), in float64 where the device has it.
         """
         size = self.kernel_size[0]
-        merged = [cast(ReparamBranch, branch).merged_kernel(size) for branch in self.branches]
+        merged = [cast(ReparamBranch, branch).merged_kernel(size, self.dilation) for branch in self.branches]
         kernels, biases = zip(*merged, strict=True)
         return torch.stack(kernels).sum(0), torch.stack(biases).sum(0)
 
@@ -179,7 +183,7 @@ class DilatedReparamConv(nn.Module):
         for branch in self.branches:
             make_plain(cast(ReparamBranch, branch).conv)
         old = self.main.weight
-        fused = DepthwiseConv2d(old.shape[0], old.shape[-1], device=old.device, dtype=old.dtype)
+        fused = DepthwiseConv2d(old.shape[0], old.shape[-1], self.dilation, device=old.device, dtype=old.dtype)
         fused.weight.requires_grad_(old.requires_grad)
         weight, bias = self.merged_kernel()
         set_weight_and_bias(fused, *((weight, bias) if norm is None else fold_bn(weight, bias, norm)))

@@ -95,12 +95,12 @@ def _collect(block: "UniRepLKBlock") -> _Parts | str:
                 return "a branch has a hook or was replaced"
             convs.append(branch._modules["conv"])
             branch_norms.append(branch._modules["bn"])
-        convs_untouched = is_untouched(depthwise, DilatedReparamConv)
+        convs_untouched = is_untouched(depthwise, DilatedReparamConv) and depthwise.dilation == 1
     else:
         convs.append(depthwise)
         convs_untouched = is_untouched(depthwise, DepthwiseConv2d) and depthwise.dilation == (1, 1)
     if not convs_untouched:
-        return "the depthwise layer is missing, has a hook or was replaced"
+        return "the depthwise layer is missing or dilated, has a hook or was replaced"
     if not is_untouched(extra, SqueezeExcite) or not extra.is_plain:
         return "there is something else than a plain SE after the norm"
     for part, kinds in (
