@@ -21,8 +21,8 @@ from scipy.fft import dct
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.metrics import balanced_accuracy_score
 
+from unireplknet.data.split import Labelled, Split
 from unireplknet.modalities.audio import AudioInput
-from unireplknet.modalities.folder import Labelled, Split
 from unireplknet.recipes import RECIPES
 from unireplknet.training.evaluate import evaluate
 from unireplknet.training.run import fit

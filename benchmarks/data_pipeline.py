@@ -25,11 +25,11 @@ import torch.nn.functional as F
 from _common import settle_allocator, versions, write_result
 from PIL import Image
 
+from unireplknet.data.shards.packing import pack
+from unireplknet.data.shards.reading import CACHE
+from unireplknet.data.shards.samples import Member
+from unireplknet.data.split import Split
 from unireplknet.modalities import SOURCES
-from unireplknet.modalities.folder import Split
-from unireplknet.modalities.member import Member
-from unireplknet.modalities.packing import pack
-from unireplknet.modalities.shards import CACHE
 from unireplknet.recipes import find_recipe
 from unireplknet.training.loader import build_loader
 from unireplknet.training.optim import build_optimizer

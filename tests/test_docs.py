@@ -71,7 +71,7 @@ WORK = (
     "unireplknet.doctor.examine",
     "unireplknet.fetch.fetch",
     "unireplknet.inspection.find_subject",
-    "unireplknet.modalities.packing.pack",
+    "unireplknet.data.shards.packing.pack",
     "unireplknet.models.complexity.complexity",
     "unireplknet.training.plan.make_plan",
     "unireplknet.training.run.fit",

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from tests import objects, scenes
-from tests.modalities.test_frames import write_video
+from tests.data.test_frames import write_video
 from tests.nn.helpers import randomise
 from tests.runs import tiny_recipe
 from unireplknet.cli import main

@@ -52,7 +52,7 @@ def test_the_check_sees_every_form(code: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "code", ["from unireplknet.modalities import MODALITIES", "from unireplknet.modalities.folder import Split"]
+    "code", ["from unireplknet.modalities import MODALITIES", "from unireplknet.data.split import Split"]
 )
 def test_the_check_lets_the_registry_pass(code: str) -> None:
     assert not list(imports_of_a_modality(code))

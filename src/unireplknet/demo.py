@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from unireplknet.data.split import Split
 from unireplknet.deploy.benchmark import take_turns
 from unireplknet.deploy.merge import merged_copy, relative_error
-from unireplknet.modalities.folder import Split
 from unireplknet.recipes.small import digits
 from unireplknet.training.evaluate import evaluate, nearest_neighbour, predict
 from unireplknet.training.loader import build_loader

@@ -14,6 +14,7 @@ import torch
 from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 
+from unireplknet.data.split import Draw, MapDataset, find_inputs
 from unireplknet.errors import UserError, nearest
 from unireplknet.files import write_text
 from unireplknet.insight.field import Field, draw_fields, last_map, open_branches, receptive_field
@@ -21,9 +22,8 @@ from unireplknet.insight.gallery import Shown
 from unireplknet.insight.kernels import draw_kernels, first_of_each_stage, reparam_blocks, summarise
 from unireplknet.modalities import MODALITIES
 from unireplknet.modalities.boxes import Objects
-from unireplknet.modalities.folder import Draw, MapDataset, find_inputs
 from unireplknet.modalities.masks import Pair
-from unireplknet.modalities.picture import heat, panels
+from unireplknet.modalities.panels import heat, panels
 from unireplknet.models.detector import Detector
 from unireplknet.models.variants import VARIANTS
 from unireplknet.training.evaluate import Scores, choose_split, score_split, show_mistakes

@@ -15,8 +15,8 @@ from PIL import Image
 from torch import nn
 
 from tests import scenes, series_data
+from tests.data.test_frames import write_video
 from tests.deploy.compiler import compiler
-from tests.modalities.test_frames import write_video
 from unireplknet.cli import main
 from unireplknet.deploy import exported as module
 from unireplknet.deploy.exported import Exported, export_run, val_scores
@@ -142,7 +142,7 @@ def test_int8_is_calibrated_on_training_samples_and_judged_by_its_score(
 
 
 def _samples(run: Run, name: str) -> list[Any]:
-    from unireplknet.modalities.folder import Draw
+    from unireplknet.data.split import Draw
     from unireplknet.training.loader import build_loader
 
     split = run.load_data().splits[name]

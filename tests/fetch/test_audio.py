@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import soundfile
 
+from unireplknet.data.split import load_folder
 from unireplknet.errors import UserError
 from unireplknet.fetch.audio import _divide, keywords, language, speakers
 from unireplknet.modalities.audio import AudioInput
-from unireplknet.modalities.folder import load_folder
 
 
 def write(path: Path, seconds: float = 0.5, seed: int = 0) -> None:

@@ -3,9 +3,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from unireplknet.data.frames import open_frames
+from unireplknet.data.split import load_folder
 from unireplknet.fetch.video import DIRECTIONS, emoji_anim, motion, moving
-from unireplknet.modalities.folder import load_folder
-from unireplknet.modalities.frames import open_frames
 from unireplknet.modalities.video import VideoInput
 
 

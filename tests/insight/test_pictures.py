@@ -8,7 +8,7 @@ from unireplknet.insight.confusion import confusions, draw_confusion
 from unireplknet.insight.curves import draw_curves
 from unireplknet.insight.forecasts import draw_errors, draw_forecast, draw_windows
 from unireplknet.insight.gallery import Shown, draw_gallery, thumbnail
-from unireplknet.modalities.picture import Panel
+from unireplknet.modalities.panels import Panel
 
 
 def inked(picture: Path) -> float:

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tests.data.write_fbank import SETTINGS
+from tests.fixtures.write_fbank import SETTINGS
+from unireplknet.data.split import Draw, MapDataset, Split, collate
 from unireplknet.errors import UserError
 from unireplknet.modalities import MODALITIES, SOURCES
 from unireplknet.modalities.audio import AudioAugment, AudioInput, log_mel, mel_filters, resample
-from unireplknet.modalities.folder import Draw, MapDataset, Split, collate
 
-GOLDEN = load_file(Path(__file__).parents[1] / "data" / "fbank.safetensors")
+GOLDEN = load_file(Path(__file__).parents[1] / "fixtures" / "fbank.safetensors")
 
 
 def tone(hertz: float, rate: int, seconds: float = 1.0) -> np.ndarray:
@@ -40,7 +40,7 @@ def test_log_mel_is_kaldis(setting: str) -> None:
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_log_mel_is_torchaudios_on_noise(setting: str) -> None:
     pytest.importorskip("torchaudio")
-    from tests.data.write_fbank import reference
+    from tests.fixtures.write_fbank import reference
 
     wave = torch.randn(SETTINGS[setting][0], generator=torch.Generator().manual_seed(1)) * 0.1
     torch.testing.assert_close(our_log_mel(wave, setting), reference(wave, setting), rtol=0, atol=1e-3)

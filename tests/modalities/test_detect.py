@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 
 from tests.objects import COLOURS, draw_objects, write_objects
+from unireplknet.data.split import Draw, MapDataset, collate_apart
 from unireplknet.errors import UserError
 from unireplknet.modalities.boxes import Box, BoxSplit, Objects, load_coco
 from unireplknet.modalities.detect import DetectAugment, DetectInput, decode_outline
-from unireplknet.modalities.folder import Draw, MapDataset, collate_apart
 
 PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from unireplknet.data.split import split_data
 from unireplknet.errors import UserError
 from unireplknet.modalities.emoji import load_emoji, subject
-from unireplknet.modalities.folder import split_data
 from unireplknet.modalities.image import ImageInput
 
 TONES = ("1F3FB", "1F3FF")

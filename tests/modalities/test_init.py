@@ -4,8 +4,8 @@ import pickle
 
 import pytest
 
+from unireplknet.data.split import MapDataset, Split
 from unireplknet.modalities import MODALITIES
-from unireplknet.modalities.folder import MapDataset, Split
 from unireplknet.recipes import RECIPES
 
 

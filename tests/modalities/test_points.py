@@ -10,8 +10,8 @@ import trimesh
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from unireplknet.data.split import Draw, MapDataset, Split
 from unireplknet.errors import UserError
-from unireplknet.modalities.folder import Draw, MapDataset, Split
 from unireplknet.modalities.points import (
     SCANOBJECTNN,
     PointsAugment,

@@ -9,8 +9,8 @@ from PIL import Image
 from torch.nn.functional import max_pool2d
 
 from tests.scenes import draw_scene
+from unireplknet.data.split import Draw, MapDataset
 from unireplknet.errors import UserError
-from unireplknet.modalities.folder import Draw, MapDataset
 from unireplknet.modalities.masks import IGNORE, MaskSplit, Pair
 from unireplknet.modalities.segment import SegmentAugment, SegmentInput
 

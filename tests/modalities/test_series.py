@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from tests.series_data import series_input, write_weather
+from unireplknet.data.series.windows import Window
+from unireplknet.data.split import Draw, MapDataset, load_folder
 from unireplknet.errors import UserError
-from unireplknet.modalities.folder import Draw, MapDataset, load_folder
 from unireplknet.modalities.series import SeriesAugment, SeriesInput, load_series
-from unireplknet.modalities.windows import Window
 
 
 def test_the_map_of_a_window_is_its_numbers_and_the_calendar(tmp_path: Path) -> None:

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
-from tests.modalities.test_frames import COUNT, decode_all, pictures, write_video
+from tests.data.test_frames import COUNT, decode_all, pictures, write_video
+from unireplknet.data.split import Draw, MapDataset, Split
 from unireplknet.errors import UserError
 from unireplknet.modalities import MODALITIES, SOURCES
-from unireplknet.modalities.folder import Draw, MapDataset, Split
 from unireplknet.modalities.video import VideoAugment, VideoInput, load_kinetics
 from unireplknet.randomness import random_state
 

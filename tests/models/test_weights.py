@@ -30,7 +30,7 @@ from unireplknet.models.detector import Detector
 from unireplknet.models.segmenter import Segmenter
 from unireplknet.training.settings import Model
 
-DATA = Path(__file__).parents[1] / "data"
+DATA = Path(__file__).parents[1] / "fixtures"
 RELEASED = json.loads(gzip.decompress((DATA / "released_keys.json.gz").read_bytes()))
 SMALL: dict[str, Any] = {
     "num_classes": 10,

@@ -20,9 +20,9 @@ from tests.report.page import Page, contrast, palettes
 from tests.runs import tiny_recipe, write_tree
 from tests.test_inspection import untrained_run
 from unireplknet.cli import main
+from unireplknet.data.split import Labelled, Split
 from unireplknet.deploy.merge import merged_copy
 from unireplknet.modalities import SOURCES
-from unireplknet.modalities.folder import Labelled, Split
 from unireplknet.modalities.image import ImageInput
 from unireplknet.report import sections, write_report
 from unireplknet.report.document import Document, Facts, Table

@@ -3,8 +3,8 @@ import pandas as pd
 import pytest
 
 from tests.series_data import series_input, weather_frame, write_weather
+from unireplknet.data.series.windows import Grid, Windowed, WindowSplit
 from unireplknet.modalities.series import load_series
-from unireplknet.modalities.windows import Grid, Windowed, WindowSplit
 from unireplknet.training import baselines
 from unireplknet.training.baselines import filled, first_times, learned_baselines, simple_baselines, table, without_gaps
 

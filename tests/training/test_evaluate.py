@@ -11,8 +11,8 @@ from scipy.special import expit, softmax
 from sklearn.metrics import balanced_accuracy_score
 
 from tests.runs import COLOURS, tiny_recipe, write_tree
+from unireplknet.data.split import Draw
 from unireplknet.errors import UserError
-from unireplknet.modalities.folder import Draw
 from unireplknet.modalities.image import ImageInput
 from unireplknet.training.evaluate import Scores, evaluate, nearest_neighbour, predict, score, show_mistakes
 from unireplknet.training.loader import build_loader

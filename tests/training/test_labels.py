@@ -7,8 +7,8 @@ from scipy.special import expit
 from sklearn.metrics import average_precision_score
 
 from tests.runs import tiny_recipe
+from unireplknet.data.split import Batch, Labelled, Split
 from unireplknet.errors import UserError
-from unireplknet.modalities.folder import Batch, Labelled, Split
 from unireplknet.randomness import seed_from
 from unireplknet.training.evaluate import Scores
 from unireplknet.training.labels import check_labels, class_loss, class_probabilities, class_targets

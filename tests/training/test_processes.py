@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from tests.runs import tiny_recipe, write_tree
+from unireplknet.data.shards.packing import pack
 from unireplknet.errors import UserError
 from unireplknet.modalities.image import ImageInput
-from unireplknet.modalities.packing import pack
 from unireplknet.training.processes import is_first, started_together, telling, told_folder
 from unireplknet.training.recipe import Recipe
 from unireplknet.training.run import Run, fit

@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 from tests.killing import fit_until, random_recipe
 from tests.runs import tiny_recipe, write_tree
 from unireplknet.cli import main
+from unireplknet.data.shards.packing import pack
 from unireplknet.errors import Stopped, UserError
 from unireplknet.modalities.image import ImageInput
-from unireplknet.modalities.packing import pack
 from unireplknet.training.checkpoint import DAMAGED, LAST, PREVIOUS, SECTION, find_state
 from unireplknet.training.run import Run, fit, last_folder, new_folder
 from unireplknet.training.task import Classification

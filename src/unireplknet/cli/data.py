@@ -43,7 +43,7 @@ def pack(words: list[str]) -> None:
     parser.add_argument("--samples", type=int, default=0, help="largest number of samples a shard; default: any")
     options = parser.parse_args(words)
 
-    from unireplknet.modalities.packing import pack as pack_folder
+    from unireplknet.data.shards.packing import pack as pack_folder
 
     extensions = MODALITIES[options.modality][0].extensions
     manifest = pack_folder(options.folder, options.out, extensions, options.shard_size, options.samples)

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unireplknet.data.split import Draw
 from unireplknet.deploy.benchmark import take_turns
 from unireplknet.deploy.describe import LICENCE, describe, names_of, recipe_of
 from unireplknet.deploy.graph import FileNetwork
 from unireplknet.deploy.targets import SUFFIXES, export_network, find_target
 from unireplknet.errors import UserError
-from unireplknet.modalities.folder import Draw
 from unireplknet.training.loader import build_loader
 from unireplknet.training.run import Run
 

@@ -6,8 +6,8 @@ import csv
 import logging
 from pathlib import Path
 
+from unireplknet.data.series.tables import STATIONS
 from unireplknet.errors import UserError, missing_extra
-from unireplknet.modalities.tables import STATIONS
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from unireplknet.errors import missing_extra
 from unireplknet.insight.figure import new_figure
-from unireplknet.modalities.picture import Panel
+from unireplknet.modalities.panels import Panel
 
 LINE = 64
 """Grey of the lines between the panels of a thumbnail."""

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from unireplknet.data.split import SPLITS
 from unireplknet.errors import UserError, shorten
-from unireplknet.modalities.folder import SPLITS
 from unireplknet.modalities.images import ImageSet, ImageSplit
 
 logger = logging.getLogger(__name__)

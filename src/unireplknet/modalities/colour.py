@@ -11,7 +11,7 @@ from torchvision.transforms import v2
 
 from unireplknet.errors import UserError
 from unireplknet.modalities.image import ImageInput
-from unireplknet.modalities.picture import Panel
+from unireplknet.modalities.panels import Panel
 
 
 class ColourInput:

@@ -15,11 +15,11 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from unireplknet.data.io import convert
+from unireplknet.data.split import Batch, Sample, collate_apart
 from unireplknet.errors import UserError, missing_extra
 from unireplknet.modalities.boxes import Objects
 from unireplknet.modalities.colour import ColourInput, Distort, plain
-from unireplknet.modalities.folder import Batch, Sample, collate_apart
-from unireplknet.modalities.image import convert
 
 Found = tuple[tv_tensors.Image, dict[str, Tensor]]
 """Pixels (3, H, W) from 0 to 255, and of N objects their boxes (N, 4), labels, iscrowd and area (N,), and masks."""

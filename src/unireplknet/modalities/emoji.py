@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from unireplknet.data.split import Labelled, Split
 from unireplknet.errors import UserError
-from unireplknet.modalities.folder import Labelled, Split
 
 QUALIFIERS = {
     *("1F3FB", "1F3FC", "1F3FD", "1F3FE", "1F3FF"),  # skin tones

@@ -15,11 +15,10 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 
+from unireplknet.data.io import MODES, convert
+from unireplknet.data.split import Labelled, Split
 from unireplknet.errors import UserError
-from unireplknet.modalities.folder import Labelled, Split
-from unireplknet.modalities.picture import Panel
-
-MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+from unireplknet.modalities.panels import Panel
 
 
 @dataclass
@@ -116,31 +115,6 @@ class ImageInput:
         else:
             steps = [v2.Resize(round(self.size / self.crop), self.resampling), v2.CenterCrop(self.size)]
         return v2.Compose([*steps, *self.finish()])
-
-
-def convert(image: Image.Image, mode: str) -> Image.Image:
-    """Bring an image of any kind to 8-bit grey, RGB or RGBA.
-
-    16-bit grey is scaled to 8 bits (Pillow alone would clip it); transparency is laid over white unless it is wanted.
-
-    Args:
-        image: An opened image.
-        mode: "L", "RGB" or "RGBA".
-
-    Returns:
-        An image of that mode.
-
-    Raises:
-        UserError: The pixels are 32-bit numbers, whose range a file does not tell.
-    """
-    if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image, dtype=np.float64) / 257).round().astype(np.uint8))
-    elif image.mode in ("I", "F"):
-        raise UserError("32-bit pixels have no known range; save the image with 8 or 16 bits")
-    if mode != "RGBA" and image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert(mode)
 
 
 @dataclass

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unireplknet.data.split import SPLITS
 from unireplknet.errors import UserError
-from unireplknet.modalities.folder import SPLITS
 
 I = TypeVar("I", bound=Any)  # noqa: E741
 """An item: a dataclass with an image."""

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from unireplknet.data.split import SPLITS, find_files
 from unireplknet.errors import UserError
-from unireplknet.modalities.folder import SPLITS, find_files
 from unireplknet.modalities.images import ImageSet, ImageSplit
 
 IGNORE = -100

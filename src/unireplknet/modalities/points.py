@@ -21,9 +21,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from unireplknet.data.split import Labelled, Split, find_files
 from unireplknet.errors import UserError, missing_extra
-from unireplknet.modalities.folder import Labelled, Split, find_files
-from unireplknet.modalities.picture import Panel
+from unireplknet.modalities.panels import Panel
 
 MESHES = (".obj", ".off", ".ply", ".stl")
 TABLES = (".txt", ".xyz")

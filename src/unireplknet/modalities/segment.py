@@ -14,9 +14,9 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from unireplknet.data.io import convert
 from unireplknet.errors import UserError
 from unireplknet.modalities.colour import ColourInput, Distort, plain
-from unireplknet.modalities.image import convert
 from unireplknet.modalities.masks import IGNORE, Pair, read_numbers
 
 Scene = tuple[tv_tensors.Image, tv_tensors.Mask]

@@ -18,9 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unireplknet.errors import UserError
-from unireplknet.modalities.arrays import load_arrays
-from unireplknet.modalities.tables import (
+from unireplknet.data.series.arrays import load_arrays
+from unireplknet.data.series.tables import (
     STATIONS,
     check_order,
     expand_angles,
@@ -29,8 +28,9 @@ from unireplknet.modalities.tables import (
     read_table,
     read_times,
 )
-from unireplknet.modalities.ts import read_ts_file
-from unireplknet.modalities.windows import NO_TIMES, Grid, Window, Windowed
+from unireplknet.data.series.ts import read_ts_file
+from unireplknet.data.series.windows import NO_TIMES, Grid, Window, Windowed
+from unireplknet.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -159,7 +159,7 @@ class SeriesInput:
         return read_ts_file(item) if item.suffix.lower() == ".ts" else self._read_plain(item)
 
     def read_grid(self, path: Path) -> Grid:
-        """Read a CSV file of one or several stations; see :func:`~unireplknet.modalities.tables.read_csv`."""
+        """Read a CSV file of one or several stations; see :func:`~unireplknet.data.series.tables.read_csv`."""
         return read_csv(path, self.time, self.station, self.variables, self.angles, self.step)
 
     def to_map(self, raw: Window) -> Tensor:
@@ -260,7 +260,7 @@ def load_series(path: Path, inputs: SeriesInput) -> Windowed:
 
     Args:
         path: ``FILE.csv``; a folder with one CSV file and perhaps a ``stations.csv`` (station, latitude, longitude); or
-            a folder of arrays, see :func:`~unireplknet.modalities.arrays.load_arrays`.
+            a folder of arrays, see :func:`~unireplknet.data.series.arrays.load_arrays`.
         inputs: Columns, lengths and limits.
 
     Returns:

@@ -19,12 +19,13 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tvf
 
+from unireplknet.data.frames import Frames, open_frames
+from unireplknet.data.io import MODES
+from unireplknet.data.shards.samples import MemberFile
+from unireplknet.data.split import Labelled, Split, find_files
 from unireplknet.errors import UserError
-from unireplknet.modalities.folder import Labelled, Split, find_files
-from unireplknet.modalities.frames import Frames, open_frames
-from unireplknet.modalities.image import MODES, ImageAugment, ImageInput
-from unireplknet.modalities.member import MemberFile
-from unireplknet.modalities.picture import Panel
+from unireplknet.modalities.image import ImageAugment, ImageInput
+from unireplknet.modalities.panels import Panel
 from unireplknet.randomness import random_state
 
 logger = logging.getLogger(__name__)

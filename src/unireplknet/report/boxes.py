@@ -12,7 +12,7 @@ from torch import Tensor
 
 from unireplknet.insight.boxes import CROWD, NONE, cut_out, draw_true_and_found, match
 from unireplknet.modalities.boxes import BoxSplit
-from unireplknet.modalities.picture import panels
+from unireplknet.modalities.panels import panels
 from unireplknet.report.document import Facts, Part, Picture, Sample, Samples, Section, Table, Text
 from unireplknet.report.material import Material
 from unireplknet.report.tables import of_classes, unreadable

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from unireplknet.data.split import Draw
 from unireplknet.errors import UserError
 from unireplknet.insight.activations import draw_stages, stage_maps
 from unireplknet.inspection import look_at_fields, look_at_kernels
-from unireplknet.modalities.folder import Draw
-from unireplknet.modalities.picture import panels
+from unireplknet.modalities.panels import panels
 from unireplknet.nn.blocks import DilatedReparamConv
 from unireplknet.report.document import Details, Picture, Section, Table, Text
 from unireplknet.report.material import Material

@@ -16,11 +16,11 @@ from torch.utils.data import DataLoader
 from torchmetrics import Metric
 from torchmetrics.detection import MeanAveragePrecision
 
+from unireplknet.data.split import Batch
 from unireplknet.errors import UserError, missing_extra, shorten
 from unireplknet.insight.boxes import draw_boxes
 from unireplknet.modalities.boxes import BoxSplit, Objects
-from unireplknet.modalities.folder import Batch
-from unireplknet.modalities.picture import panels
+from unireplknet.modalities.panels import panels
 from unireplknet.models.detector import Detector
 from unireplknet.training.evaluate import best_device, choose_split, find_places, write_evaluation
 from unireplknet.training.loader import build_loader

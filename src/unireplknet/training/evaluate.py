@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_confusion_matrix
 
+from unireplknet.data.split import Draw, Labelled, MapDataset, Split, distinct_stems, find_inputs
 from unireplknet.errors import UserError, shorten
-from unireplknet.modalities.folder import Draw, Labelled, MapDataset, Split, distinct_stems, find_inputs
-from unireplknet.modalities.picture import panels
+from unireplknet.modalities.panels import panels
 from unireplknet.ops import constant_weights
 from unireplknet.training.labels import average_precision, class_probabilities
 from unireplknet.training.loader import build_loader

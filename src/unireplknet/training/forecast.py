@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 
+from unireplknet.data.series.windows import Grid, WindowSplit
+from unireplknet.data.split import distinct_stems, find_inputs
 from unireplknet.errors import UserError
 from unireplknet.insight.forecasts import draw_errors, draw_forecast, draw_windows
-from unireplknet.modalities.folder import distinct_stems, find_inputs
-from unireplknet.modalities.windows import Grid, WindowSplit
 from unireplknet.models.forecaster import Forecaster, masked_loss
 from unireplknet.training.baselines import REFITTED, Forecast, first_times, learned_baselines, simple_baselines
 from unireplknet.training.evaluate import best_device, choose_split, write_evaluation

@@ -12,8 +12,8 @@ from torchmetrics.classification import MultilabelAveragePrecision
 from torchmetrics.functional.classification import multilabel_average_precision
 from torchmetrics.utilities import dim_zero_cat
 
+from unireplknet.data.split import Labelled
 from unireplknet.errors import UserError, shorten
-from unireplknet.modalities.folder import Labelled
 from unireplknet.modalities.masks import IGNORE, Masked, read_numbers
 from unireplknet.training.recipe import Recipe
 

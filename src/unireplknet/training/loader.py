@@ -7,10 +7,10 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
+from unireplknet.data.shards.samples import Members
+from unireplknet.data.split import AnySplit, EpochSampler, MapDataset
 from unireplknet.errors import UserError
 from unireplknet.modalities import collate_of, views_of
-from unireplknet.modalities.folder import AnySplit, EpochSampler, MapDataset
-from unireplknet.modalities.member import Members
 from unireplknet.training.recipe import Recipe
 
 

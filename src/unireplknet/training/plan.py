@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from unireplknet import UniRepLKNet
+from unireplknet.data.split import AnySplit, Draw
 from unireplknet.deploy.benchmark import peak_bytes
 from unireplknet.errors import UserError
-from unireplknet.modalities.folder import AnySplit, Draw
 from unireplknet.models.complexity import count_macs, count_params
 from unireplknet.models.detector import STRIDE, Detector
 from unireplknet.models.forecaster import Forecaster

@@ -18,11 +18,11 @@ from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassJaccardIndex
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
+from unireplknet.data.split import EpochSampler, MapDataset, collate
 from unireplknet.errors import UserError, shorten
 from unireplknet.insight.masks import draw_masks
-from unireplknet.modalities.folder import EpochSampler, MapDataset, collate
 from unireplknet.modalities.masks import IGNORE, MaskSplit, Pair
-from unireplknet.modalities.picture import panels
+from unireplknet.modalities.panels import panels
 from unireplknet.models.segmenter import Segmenter
 from unireplknet.training.evaluate import best_device, choose_split, find_places, write_evaluation
 from unireplknet.training.recipe import Recipe

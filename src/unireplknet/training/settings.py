@@ -9,12 +9,12 @@ from typing import Any, Literal, TypeVar
 
 import unireplknet
 from unireplknet import UniRepLKNet
+from unireplknet.data.series.windows import Windowed
+from unireplknet.data.split import Labelled
 from unireplknet.errors import UserError, nearest, shorten
 from unireplknet.modalities import BUILT_IN, SOURCES, Input
 from unireplknet.modalities.boxes import Boxed
-from unireplknet.modalities.folder import Labelled
 from unireplknet.modalities.masks import Masked
-from unireplknet.modalities.windows import Windowed
 from unireplknet.models.detector import Detector
 from unireplknet.models.forecaster import Forecaster
 from unireplknet.models.published import ABLATION_ROWS

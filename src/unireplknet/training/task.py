@@ -15,11 +15,11 @@ from torch.utils._pytree import tree_leaves
 from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
+from unireplknet.data.series.windows import Windowed, statistics
+from unireplknet.data.split import Batch, Labelled
 from unireplknet.errors import UserError
 from unireplknet.modalities.boxes import Boxed
-from unireplknet.modalities.folder import Batch, Labelled
 from unireplknet.modalities.masks import Masked
-from unireplknet.modalities.windows import Windowed, statistics
 from unireplknet.models.detector import Detector
 from unireplknet.models.forecaster import Forecaster
 from unireplknet.models.segmenter import Segmenter

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from unireplknet.data.series.tables import STATIONS, parse_step, read_coordinates
+from unireplknet.data.series.windows import Grid
 from unireplknet.errors import UserError
-from unireplknet.modalities.tables import STATIONS, parse_step, read_coordinates
-from unireplknet.modalities.windows import Grid
 
 DATA_TIME = "data_time"
 

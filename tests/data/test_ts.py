@@ -4,10 +4,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from unireplknet.data.series.ts import load_ts, read_ts
+from unireplknet.data.split import Draw, MapDataset
 from unireplknet.errors import UserError
-from unireplknet.modalities.folder import Draw, MapDataset
 from unireplknet.modalities.series import SeriesInput
-from unireplknet.modalities.ts import load_ts, read_ts
 
 TS = """# a comment
 @problemName Sway

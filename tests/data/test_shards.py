@@ -20,14 +20,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.runs import COLOURS, write_tree
+from unireplknet.data.shards import reading as shards
+from unireplknet.data.shards.manifest import MANIFEST
+from unireplknet.data.shards.packing import pack
+from unireplknet.data.shards.reading import load_shards
+from unireplknet.data.shards.samples import Member, Members
+from unireplknet.data.split import Draw, EpochSampler, Labelled, MapDataset, load_folder
 from unireplknet.errors import UserError
-from unireplknet.modalities import shards
-from unireplknet.modalities.folder import Draw, EpochSampler, Labelled, MapDataset, load_folder
 from unireplknet.modalities.image import ImageInput
-from unireplknet.modalities.manifest import MANIFEST
-from unireplknet.modalities.member import Member, Members
-from unireplknet.modalities.packing import pack
-from unireplknet.modalities.shards import load_shards
 
 ENDINGS = ImageInput.extensions
 

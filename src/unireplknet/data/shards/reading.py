@@ -30,11 +30,11 @@ from typing import Any
 
 import numpy as np
 
+from unireplknet.data.shards.manifest import FORMAT, MANIFEST, Entry, Manifest
+from unireplknet.data.shards.samples import Members
+from unireplknet.data.split import Labelled, Split
 from unireplknet.errors import UserError, missing_extra
 from unireplknet.files import replacing
-from unireplknet.modalities.folder import Labelled, Split
-from unireplknet.modalities.manifest import FORMAT, MANIFEST, Entry, Manifest
-from unireplknet.modalities.member import Members
 
 logger = logging.getLogger(__name__)
 

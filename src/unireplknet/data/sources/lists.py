@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from unireplknet.data.split import SPLITS, Labelled, Split
 from unireplknet.errors import UserError
-from unireplknet.modalities.folder import SPLITS, Labelled, Split
 
 HEADER = ["path", "labels"]
 

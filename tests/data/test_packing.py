@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from tests.runs import write_tree
+from unireplknet.data.shards.manifest import MANIFEST
+from unireplknet.data.shards.packing import _keys, _parts, pack
 from unireplknet.errors import UserError
 from unireplknet.modalities.image import ImageInput
-from unireplknet.modalities.manifest import MANIFEST
-from unireplknet.modalities.packing import _keys, _parts, pack
 
 ENDINGS = ImageInput.extensions
 
@@ -104,7 +104,7 @@ def test_nothing_is_overwritten_and_nothing_is_left_behind(tmp_path: Path, monke
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("unireplknet.modalities.packing._add", full)
+    monkeypatch.setattr("unireplknet.data.shards.packing._add", full)
     with pytest.raises(UserError, match=r"tree cannot be packed into .*out: .*No space left"):
         pack(tree, tmp_path / "out", ENDINGS)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["there", "tree"]

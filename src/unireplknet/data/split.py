@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
+from unireplknet.data.shards.samples import Member, Members
 from unireplknet.errors import UserError
-from unireplknet.modalities.member import Member, Members
 from unireplknet.randomness import random_state
 
 SPLITS = ("train", "val", "test")

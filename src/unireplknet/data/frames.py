@@ -11,9 +11,9 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
+from unireplknet.data.io import convert
+from unireplknet.data.shards.samples import MemberFile
 from unireplknet.errors import UserError, missing_extra
-from unireplknet.modalities.image import convert
-from unireplknet.modalities.member import MemberFile
 
 ANIMATIONS = (".gif", ".webp")
 FORMATS = {"L": "gray", "RGB": "rgb24", "RGBA": "rgba"}

@@ -11,8 +11,7 @@ from PIL import Image
 from sklearn.model_selection import train_test_split
 from torch.utils.data import DataLoader
 
-from unireplknet.errors import UserError
-from unireplknet.modalities.folder import (
+from unireplknet.data.split import (
     Draw,
     EpochSampler,
     Labelled,
@@ -27,6 +26,7 @@ from unireplknet.modalities.folder import (
     load_grouped,
     split_data,
 )
+from unireplknet.errors import UserError
 from unireplknet.modalities.image import ImageAugment, ImageInput
 
 

@@ -10,10 +10,10 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from unireplknet.data.shards.manifest import MANIFEST, Entry, Manifest
+from unireplknet.data.split import Split, load_folder
 from unireplknet.errors import UserError
 from unireplknet.files import UNFINISHED, replacing, write_text
-from unireplknet.modalities.folder import Split, load_folder
-from unireplknet.modalities.manifest import MANIFEST, Entry, Manifest
 
 
 def pack(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 
+from unireplknet.data.split import SPLITS
 from unireplknet.errors import UserError
-from unireplknet.modalities.folder import SPLITS
 
 MANIFEST = "manifest.json"
 

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.series_data import series_input, weather_frame, write_weather
+from unireplknet.data.series.tables import read_csv
 from unireplknet.errors import UserError
 from unireplknet.modalities.series import SeriesInput, load_series
-from unireplknet.modalities.tables import read_csv
 
 
 def test_a_table_becomes_what_pandas_pivots_it_to(tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from unireplknet.data.frames import Animation, Frames, Stream, open_frames
+from unireplknet.data.shards.samples import Member
 from unireplknet.errors import UserError
-from unireplknet.modalities.frames import Animation, Frames, Stream, open_frames
-from unireplknet.modalities.member import Member
 
 COUNT = 60
 KEYS = {0, 5, 6, 23, 48}

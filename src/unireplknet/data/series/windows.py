@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unireplknet.data.split import SPLITS
 from unireplknet.errors import UserError
-from unireplknet.modalities.folder import SPLITS
 
 logger = logging.getLogger(__name__)
 

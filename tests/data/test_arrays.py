@@ -3,8 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from unireplknet.data.series.arrays import load_arrays
 from unireplknet.errors import UserError
-from unireplknet.modalities.arrays import load_arrays
 from unireplknet.modalities.series import SeriesInput, load_series
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from unireplknet.data.series.windows import NO_TIMES, Window
+from unireplknet.data.split import Labelled, Split
 from unireplknet.errors import UserError
-from unireplknet.modalities.folder import Labelled, Split
-from unireplknet.modalities.windows import NO_TIMES, Window
 
 
 def read_ts_file(path: Path) -> Window:

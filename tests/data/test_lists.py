@@ -3,10 +3,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from unireplknet.data.sources.lists import load_list
+from unireplknet.data.split import split_data
 from unireplknet.errors import UserError
 from unireplknet.modalities import SOURCES
-from unireplknet.modalities.folder import split_data
-from unireplknet.modalities.lists import load_list
 
 
 def write(path: Path, *rows: str, header: str = "path,labels") -> Path:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from unireplknet.data.series.windows import Grid
 from unireplknet.errors import UserError, missing_extra
-from unireplknet.modalities.windows import Grid
 
 if TYPE_CHECKING:
     import pandas as pd
