@@ -1,6 +1,6 @@
 import json
 import logging
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -154,7 +154,7 @@ def test_probabilities_of_several_views_are_averaged(trained: Run) -> None:
         direct, other = (model.double()(m.double()).numpy() for m in (maps, maps.roll(1, 1)))
     np.testing.assert_allclose(once.logits, direct, atol=1e-4)  # one view: the logits themselves
 
-    recipe.input = SeenTwice(**asdict(recipe.input))
+    recipe = replace(recipe, input=SeenTwice(**asdict(recipe.input)))
     twice = score(model.float(), build_loader(recipe, split, views=True))
     expected = (softmax(direct, 1) + softmax(other, 1)) / 2
     np.testing.assert_allclose(twice.logits.exp(), expected, atol=1e-5)

@@ -212,12 +212,12 @@ class Exported(Run):
         """The file's network."""
         return SUFFIXES[self.file.suffix](self.file)
 
-    @property
+    @cached_property
     def recipe(self) -> Any:
         """How samples become maps; what concerns training is not in the file."""
         return recipe_of(self.network.metadata, self.file)
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """Names in the order of the outputs: classes, or stations."""
         return names_of(self.network.metadata)
