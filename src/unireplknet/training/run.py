@@ -20,10 +20,10 @@ import unireplknet
 from unireplknet._version import __version__
 from unireplknet.errors import Stopped, UserError, missing_extra
 from unireplknet.files import DISK_FULL, UNFINISHED, write_text
-from unireplknet.modalities.boxes import Boxed
 from unireplknet.modalities.folder import Labelled
-from unireplknet.modalities.masks import Masked
 from unireplknet.modalities.windows import Windowed
+from unireplknet.tasks.detect.data import Boxed
+from unireplknet.tasks.segment.data import Masked
 from unireplknet.training.loader import build_loader, go_on, steps_per_epoch
 from unireplknet.training.processes import is_first, started_together, telling, told_folder
 from unireplknet.training.recipe import Recipe
