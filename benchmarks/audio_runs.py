@@ -24,7 +24,7 @@ from sklearn.metrics import balanced_accuracy_score
 from unireplknet.data.split import Labelled, Split
 from unireplknet.modalities.audio import AudioInput
 from unireplknet.recipes import RECIPES
-from unireplknet.training.evaluate import evaluate
+from unireplknet.tasks.classify.score import evaluate
 from unireplknet.training.run import fit
 
 RESULTS = Path(__file__).parent / "results" / "audio_runs.json"

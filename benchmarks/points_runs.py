@@ -28,7 +28,7 @@ from unireplknet.data.split import Labelled, Split, load_grouped
 from unireplknet.files import write_text
 from unireplknet.modalities.points import PointsInput
 from unireplknet.recipes import RECIPES
-from unireplknet.training.evaluate import evaluate
+from unireplknet.tasks.classify.score import evaluate
 from unireplknet.training.recipe import Data, Recipe
 from unireplknet.training.run import fit
 

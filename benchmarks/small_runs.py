@@ -26,7 +26,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from unireplknet.data.split import Split
 from unireplknet.recipes import RECIPES
-from unireplknet.training.evaluate import fit_on_maps, maps_of, score
+from unireplknet.tasks.classify.score import fit_on_maps, maps_of, score
 from unireplknet.training.loader import build_loader
 from unireplknet.training.recipe import Recipe
 from unireplknet.training.run import Run, fit, new_folder

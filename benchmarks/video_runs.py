@@ -22,7 +22,7 @@ from _common import write_result
 
 from unireplknet.modalities.video import VideoInput
 from unireplknet.recipes.video import motion
-from unireplknet.training.evaluate import evaluate, score
+from unireplknet.tasks.classify.score import evaluate, score
 from unireplknet.training.loader import build_loader
 from unireplknet.training.run import Run, fit
 

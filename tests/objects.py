@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor, nn
 
-from unireplknet.modalities.detect import DetectAugment, DetectInput
+from unireplknet.tasks.detect.inputs import DetectAugment, DetectInput
 from unireplknet.training.recipe import Data, Model, Optim, Recipe, Trainer
 
 COLOURS = ((220, 40, 40), (40, 60, 220))

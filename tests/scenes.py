@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from unireplknet.modalities.segment import SegmentAugment, SegmentInput
+from unireplknet.tasks.segment.inputs import SegmentAugment, SegmentInput
 from unireplknet.training.recipe import Data, Model, Optim, Recipe, Trainer
 
 COLOURS = ((40, 40, 40), (220, 40, 40), (40, 60, 220))

@@ -8,6 +8,7 @@ import pytest
 from tests.runs import tiny_recipe, write_tree
 from unireplknet import __version__
 from unireplknet.cli import COMMANDS, main
+from unireplknet.training.recipe import Recipe
 from unireplknet.training.run import Run
 
 
@@ -192,3 +193,19 @@ def test_bench_says_when_nothing_ran(capsys: pytest.CaptureFixture[str]) -> None
     captured = capsys.readouterr()
     assert "failed: AssertionError: Input height (32)" in captured.out
     assert "nothing could be timed" in captured.err
+
+
+@pytest.mark.parametrize("command", ["evaluate", "predict", "export"])
+def test_a_command_parses_the_configuration_once(command: str, trained: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[Path] = []
+    load = Recipe.load
+
+    def counting(path: Path) -> Recipe:
+        parsed.append(path)
+        return load(path)
+
+    monkeypatch.setattr(Recipe, "load", staticmethod(counting))
+    files = [trained.recipe.data.path] if command == "predict" else []
+    parsed.clear()
+    assert main([command, str(trained.path), *files]) == 0
+    assert parsed == [trained.path / "config.yaml"]

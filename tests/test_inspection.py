@@ -17,16 +17,16 @@ from tests.data.test_frames import write_video
 from tests.nn.helpers import randomise
 from tests.runs import tiny_recipe
 from unireplknet.cli import main
-from unireplknet.insight import seen
 from unireplknet.inspection import find_subject, look_at_attribution, look_at_fields
 from unireplknet.modalities import MODALITIES
 from unireplknet.modalities.audio import AudioInput
-from unireplknet.modalities.detect import DetectInput
 from unireplknet.modalities.image import ImageInput
 from unireplknet.modalities.points import PointsInput
-from unireplknet.modalities.segment import SegmentInput
 from unireplknet.modalities.series import SeriesInput
 from unireplknet.modalities.video import VideoInput
+from unireplknet.tasks.classify import seen
+from unireplknet.tasks.detect.inputs import DetectInput
+from unireplknet.tasks.segment.inputs import SegmentInput
 from unireplknet.training.recipe import Data, Model, Recipe, Trainer
 from unireplknet.training.run import Run
 from unireplknet.training.task import build_task

@@ -10,8 +10,13 @@ import unireplknet
 from unireplknet.modalities import MODALITIES as REGISTERED
 
 ROOT = Path(unireplknet.__file__).parent
-MODALITIES = {kind.__module__.rpartition(".")[2] for kinds in REGISTERED.values() for kind in kinds}
-ALLOWED = ("modalities", "recipes", "fetch")
+MODALITIES = {
+    kind.__module__.rpartition(".")[2]
+    for kinds in REGISTERED.values()
+    for kind in kinds
+    if kind.__module__.startswith("unireplknet.modalities.")
+}
+ALLOWED = ("modalities", "recipes", "fetch", "tasks")
 
 
 def classes_of_modalities() -> set[str]:
@@ -58,7 +63,7 @@ def test_the_check_lets_the_registry_pass(code: str) -> None:
     assert not list(imports_of_a_modality(code))
 
 
-def test_only_modalities_recipes_and_fetch_import_a_modality_by_name() -> None:
+def test_only_modalities_tasks_recipes_and_fetch_import_a_modality_by_name() -> None:
     assert {"image", "video"} <= MODALITIES
     found = {
         str(path.relative_to(ROOT)): names

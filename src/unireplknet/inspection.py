@@ -18,16 +18,16 @@ from unireplknet.data.split import Draw, MapDataset, find_inputs
 from unireplknet.errors import UserError, nearest
 from unireplknet.files import write_text
 from unireplknet.insight.field import Field, draw_fields, last_map, open_branches, receptive_field
-from unireplknet.insight.gallery import Shown
 from unireplknet.insight.kernels import draw_kernels, first_of_each_stage, reparam_blocks, summarise
 from unireplknet.modalities import MODALITIES
-from unireplknet.modalities.boxes import Objects
-from unireplknet.modalities.masks import Pair
 from unireplknet.modalities.panels import heat, panels
-from unireplknet.models.detector import Detector
 from unireplknet.models.variants import VARIANTS
-from unireplknet.training.evaluate import Scores, choose_split, score_split, show_mistakes
-from unireplknet.training.labels import class_probabilities
+from unireplknet.tasks.classify.gallery import Shown
+from unireplknet.tasks.classify.labels import class_probabilities
+from unireplknet.tasks.classify.score import Scores, choose_split, score_split, show_mistakes
+from unireplknet.tasks.detect.data import Objects
+from unireplknet.tasks.detect.network import Detector
+from unireplknet.tasks.segment.data import Pair
 from unireplknet.training.run import Run
 
 UNMARKED: dict[str, Callable[[Path], Any]] = {"segmentation": Pair, "detection": Objects}
@@ -277,7 +277,7 @@ def look_at_attribution(subject: Subject, files: Sequence[str], folder: Path, la
         UserError: The run does not classify, or has no such class.
     """
     from unireplknet.insight.attribution import attribute
-    from unireplknet.insight.seen import draw_seen
+    from unireplknet.tasks.classify.seen import draw_seen
 
     run = _classifies(subject).run
     if run is None:
@@ -322,7 +322,7 @@ def look_at_confusion(subject: Subject, folder: Path, split: str = "", data: str
     Raises:
         UserError: The run does not classify, or its samples have several classes each.
     """
-    from unireplknet.insight.confusion import confusions, draw_confusion
+    from unireplknet.tasks.classify.confusion import confusions, draw_confusion
 
     run, name, _, scores = _scored(subject, split, data)
     matrix = scores.confusion(len(run.classes))
@@ -352,7 +352,7 @@ def look_at_mistakes(
     Raises:
         UserError: The run does not classify, or its samples have several classes each.
     """
-    from unireplknet.insight.gallery import draw_gallery
+    from unireplknet.tasks.classify.gallery import draw_gallery
 
     run, name, samples, scores = _scored(subject, split, data)
     shown = show_mistakes(run, samples, scores, count)

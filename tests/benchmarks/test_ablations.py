@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -104,7 +105,7 @@ def test_cells_with_other_settings_are_not_taken_for_these(tmp_path: Path, train
     shutil.copytree(trained.path, tmp_path / "tiny")
     recipe = trained.recipe
     assert finished(recipe, tmp_path) is not None
-    recipe.trainer.seed += 1
+    recipe = replace(recipe, trainer=replace(recipe.trainer, seed=1))
     with pytest.raises(UserError, match=r"tiny is a finished run with other settings: trainer.seed is 0 there and 1"):
         finished(recipe, tmp_path)
 

@@ -26,7 +26,7 @@ from unireplknet.modalities.audio import AudioInput
 from unireplknet.modalities.image import ImageInput
 from unireplknet.modalities.points import PointsInput
 from unireplknet.modalities.video import VideoInput
-from unireplknet.training.evaluate import predict
+from unireplknet.tasks.classify.score import predict
 from unireplknet.training.recipe import Data, Model, Optim, Recipe, Trainer
 from unireplknet.training.run import Run, fit
 

@@ -20,7 +20,7 @@ from unireplknet.modalities.image import ImageInput
 from unireplknet.modalities.points import PointsInput
 from unireplknet.modalities.series import SeriesInput
 from unireplknet.modalities.video import VideoInput
-from unireplknet.models.forecaster import Forecaster
+from unireplknet.tasks.forecast.network import Forecaster
 
 ROUNDING = 2e-5
 """Of float32 through the layers of the tiny network; its randomised weights are those of a trained one."""

@@ -21,8 +21,8 @@ from unireplknet.deploy.targets import SUFFIXES, TARGETS, TOLERANCES, find_targe
 from unireplknet.errors import UserError
 from unireplknet.files import replacing_together
 from unireplknet.modalities.series import SeriesInput
-from unireplknet.models.forecaster import Forecaster
-from unireplknet.models.segmenter import Segmenter
+from unireplknet.tasks.forecast.network import Forecaster
+from unireplknet.tasks.segment.network import Segmenter
 from unireplknet.training.run import Run
 
 SIZE = 40

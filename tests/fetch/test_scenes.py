@@ -13,7 +13,7 @@ from tests.modalities.test_emoji import table, write_package
 from unireplknet.errors import UserError
 from unireplknet.fetch.scenes import HIDDEN, PHOTOGRAPHS, SIDE, Scene, objects, scenes
 from unireplknet.modalities.image import ImageInput
-from unireplknet.modalities.masks import load_masks
+from unireplknet.tasks.segment.data import load_masks
 
 COUNTS = {"train": 30, "val": 12, "test": 12}
 

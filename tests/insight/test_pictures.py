@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unireplknet.insight.confusion import confusions, draw_confusion
 from unireplknet.insight.curves import draw_curves
-from unireplknet.insight.forecasts import draw_errors, draw_forecast, draw_windows
-from unireplknet.insight.gallery import Shown, draw_gallery, thumbnail
 from unireplknet.modalities.panels import Panel
+from unireplknet.tasks.classify.confusion import confusions, draw_confusion
+from unireplknet.tasks.classify.gallery import Shown, draw_gallery, thumbnail
+from unireplknet.tasks.forecast.draw import draw_errors, draw_forecast, draw_windows
 
 
 def inked(picture: Path) -> float:

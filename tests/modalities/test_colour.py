@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from unireplknet.modalities.boxes import Objects
-from unireplknet.modalities.detect import DetectAugment, DetectInput
-from unireplknet.modalities.masks import Pair
-from unireplknet.modalities.segment import SegmentAugment, SegmentInput
+from unireplknet.tasks.detect.data import Objects
+from unireplknet.tasks.detect.inputs import DetectAugment, DetectInput
+from unireplknet.tasks.segment.data import Pair
+from unireplknet.tasks.segment.inputs import SegmentAugment, SegmentInput
 
 PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 

@@ -26,8 +26,8 @@ from tests.nn.helpers import randomise
 from unireplknet import UniRepLKNet, load_weights, save_weights
 from unireplknet.errors import UserError
 from unireplknet.models import WeightsError, weights
-from unireplknet.models.detector import Detector
-from unireplknet.models.segmenter import Segmenter
+from unireplknet.tasks.detect.network import Detector
+from unireplknet.tasks.segment.network import Segmenter
 from unireplknet.training.settings import Model
 
 DATA = Path(__file__).parents[1] / "fixtures"

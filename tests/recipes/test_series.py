@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from unireplknet.models.forecaster import Forecaster
 from unireplknet.recipes import series
+from unireplknet.tasks.forecast.network import Forecaster
 
 
 @pytest.mark.parametrize("function", [series.global_temp, series.global_wind])

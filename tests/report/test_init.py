@@ -27,7 +27,7 @@ from unireplknet.modalities.image import ImageInput
 from unireplknet.report import sections, write_report
 from unireplknet.report.document import Document, Facts, Table
 from unireplknet.report.material import Material
-from unireplknet.training.evaluate import evaluate
+from unireplknet.tasks.classify.score import evaluate
 from unireplknet.training.recipe import Data
 from unireplknet.training.run import Run, fit
 

@@ -16,9 +16,9 @@ from torch.optim.swa_utils import AveragedModel
 
 from tests.runs import tiny_recipe, write_tree
 from unireplknet.data.split import Batch
+from unireplknet.tasks.classify.score import score
 from unireplknet.training import callbacks
 from unireplknet.training.callbacks import Pace
-from unireplknet.training.evaluate import score
 from unireplknet.training.loader import build_loader
 from unireplknet.training.run import Run, fit
 

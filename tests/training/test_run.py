@@ -12,7 +12,7 @@ import torch.nn.functional as F
 import unireplknet
 from tests.runs import COLOURS, tiny_recipe, write_tree
 from unireplknet.errors import UserError
-from unireplknet.training.evaluate import score
+from unireplknet.tasks.classify.score import score
 from unireplknet.training.loader import build_loader
 from unireplknet.training.recipe import Recipe
 from unireplknet.training.run import Run, fit, new_folder

@@ -40,7 +40,7 @@ def report(run: Any, split: str = "", data: str = "") -> None:
     if run.recipe.task == "detection":
         _report_boxes(run, split, data)
         return
-    from unireplknet.training.evaluate import evaluate as score_run
+    from unireplknet.tasks.classify.score import evaluate as score_run
 
     split, scores = score_run(run, split, data)
     summary = scores.summary(run.classes)
@@ -59,7 +59,7 @@ def report(run: Any, split: str = "", data: str = "") -> None:
 
 
 def _report_forecasts(run: Any, split: str, data: str) -> None:
-    from unireplknet.training.forecast import evaluate as score_run
+    from unireplknet.tasks.forecast.score import evaluate as score_run
 
     split, scores = score_run(run, split, data)
     for line in scores.table():
@@ -72,7 +72,7 @@ def _report_forecasts(run: Any, split: str, data: str) -> None:
 def _report_masks(
     run: Any, split: str = "", data: str = "", multi_scale: bool = False, sliding: bool | None = None
 ) -> None:
-    from unireplknet.training.segment import evaluate as score_run
+    from unireplknet.tasks.segment.score import evaluate as score_run
 
     file, scores = score_run(run, split, data, multi_scale, sliding)
     summary = scores.summary(run.classes)
@@ -86,7 +86,7 @@ def _report_masks(
 
 
 def _report_boxes(run: Any, split: str, data: str) -> None:
-    from unireplknet.training.detect import evaluate as score_run
+    from unireplknet.tasks.detect.score import evaluate as score_run
 
     file, scores = score_run(run, split, data)
     summary = scores.summary(run.classes)
@@ -135,7 +135,7 @@ def predict(words: list[str]) -> None:
     if run.recipe.task == "detection":
         _predict_boxes(run, options.files, options.format, options.least, options.pictures)
         return
-    from unireplknet.training.evaluate import predict as predict_files
+    from unireplknet.tasks.classify.score import predict as predict_files
 
     predictions = predict_files(run, options.files, options.top, options.pictures)
     if options.format == "json":
@@ -159,7 +159,7 @@ def _open_run_or_file(path: str) -> Any:
 def _predict_series(run: Any, files: list[str], form: str) -> None:
     from dataclasses import asdict
 
-    from unireplknet.training.forecast import predict as predict_files
+    from unireplknet.tasks.forecast.score import predict as predict_files
 
     predictions = predict_files(run, files)
     if form == "json":
@@ -172,7 +172,7 @@ def _predict_series(run: Any, files: list[str], form: str) -> None:
 def _predict_masks(run: Any, files: list[str], form: str, top: int, folder: Path | None) -> None:
     from dataclasses import asdict
 
-    from unireplknet.training.segment import predict as predict_files
+    from unireplknet.tasks.segment.score import predict as predict_files
 
     predictions = predict_files(run, files, folder)
     if form == "json":
@@ -186,7 +186,7 @@ def _predict_masks(run: Any, files: list[str], form: str, top: int, folder: Path
 def _predict_boxes(run: Any, files: list[str], form: str, least: float, folder: Path | None) -> None:
     from dataclasses import asdict
 
-    from unireplknet.training.detect import predict as predict_files
+    from unireplknet.tasks.detect.score import predict as predict_files
 
     predictions = predict_files(run, files, folder, least)
     if form == "json":

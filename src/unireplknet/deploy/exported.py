@@ -140,17 +140,17 @@ def _some_maps(run: Run, split: Any, count: int) -> list[Tensor]:
 def val_scores(run: Run, model: Any, split: Any) -> dict[str, float]:
     """What a network comes to on a split of a run's data, by the name of the score."""
     if run.recipe.task == "forecasting":
-        from unireplknet.training.forecast import errors_of
+        from unireplknet.tasks.forecast.score import errors_of
 
         errors = errors_of(model, run, split).mae.tolist()
         return {f"{ERROR}{split.grid.variables[i]}": e for i, e in zip(split.targets, errors, strict=True)}
     if run.recipe.task == "segmentation":
-        from unireplknet.training.segment import Look, whole_images
-        from unireplknet.training.segment import score as score_masks
+        from unireplknet.tasks.segment.score import Look, whole_images
+        from unireplknet.tasks.segment.score import score as score_masks
 
         images, look = whole_images(run.recipe, split), Look.of(run.recipe)
         return {"mean IoU": score_masks(model, images, len(run.classes), look).summary(run.classes)["miou"]}
-    from unireplknet.training.evaluate import score
+    from unireplknet.tasks.classify.score import score
 
     loader = build_loader(run.recipe, split, views=True)
     summary = score(model, loader, run.recipe.optim.loss).summary(run.classes)
@@ -212,12 +212,12 @@ class Exported(Run):
         """The file's network."""
         return SUFFIXES[self.file.suffix](self.file)
 
-    @property
+    @cached_property
     def recipe(self) -> Any:
         """How samples become maps; what concerns training is not in the file."""
         return recipe_of(self.network.metadata, self.file)
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """Names in the order of the outputs: classes, or stations."""
         return names_of(self.network.metadata)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from unireplknet.errors import UserError
 from unireplknet.models.backbone import UniRepLKNet
-from unireplknet.models.forecaster import Forecaster
+from unireplknet.tasks.forecast.network import Forecaster
 
 INPUT, OUTPUT = "maps", "outputs"
 

@@ -16,15 +16,15 @@ from unireplknet.data.shards.reading import load_shards
 from unireplknet.data.sources.lists import load_list
 from unireplknet.data.split import Batch, Labelled, collate, load_folder, load_grouped
 from unireplknet.modalities.audio import AudioAugment, AudioInput, load_speech_commands
-from unireplknet.modalities.boxes import Boxed, load_box_table, load_coco
-from unireplknet.modalities.detect import DetectAugment, DetectInput
 from unireplknet.modalities.emoji import load_emoji
 from unireplknet.modalities.image import ImageAugment, ImageInput, load_digits, load_mnist
-from unireplknet.modalities.masks import Masked, load_ade20k, load_masks
 from unireplknet.modalities.points import PointsAugment, PointsInput, load_modelnet, load_scanobjectnn
-from unireplknet.modalities.segment import SegmentAugment, SegmentInput
 from unireplknet.modalities.series import SeriesAugment, SeriesInput, load_series
 from unireplknet.modalities.video import VideoAugment, VideoInput, load_kinetics
+from unireplknet.tasks.detect.data import Boxed, load_box_table, load_coco
+from unireplknet.tasks.detect.inputs import DetectAugment, DetectInput
+from unireplknet.tasks.segment.data import Masked, load_ade20k, load_masks
+from unireplknet.tasks.segment.inputs import SegmentAugment, SegmentInput
 
 
 class Input(Protocol):

@@ -19,9 +19,9 @@ run by this project, and hours are not estimated. They start from the authors' w
 
 from __future__ import annotations
 
-from unireplknet.modalities.detect import DetectAugment, DetectInput
 from unireplknet.recipes.imagenet import RELEASED
 from unireplknet.recipes.segment import SCENE_NETWORK
+from unireplknet.tasks.detect.inputs import DetectAugment, DetectInput
 from unireplknet.training.plan import Samples
 from unireplknet.training.recipe import Data, Model, Optim, Recipe, Trainer
 

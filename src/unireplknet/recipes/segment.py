@@ -19,8 +19,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from unireplknet.modalities.segment import SegmentAugment, SegmentInput
 from unireplknet.recipes.imagenet import RELEASED
+from unireplknet.tasks.segment.inputs import SegmentAugment, SegmentInput
 from unireplknet.training.plan import Samples
 from unireplknet.training.recipe import Data, Model, Optim, Recipe, Trainer
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from unireplknet.inspection import Subject, find_subject
-from unireplknet.training.evaluate import Scores, choose_split, evaluation_file, score_split
+from unireplknet.tasks.classify.score import Scores, choose_split, evaluation_file, score_split
 from unireplknet.training.recipe import Recipe
 from unireplknet.training.run import Run
 
@@ -68,7 +68,9 @@ class Material:
     @cached_property
     def evaluation(self) -> dict[str, Any]:
         """What ``evaluate`` wrote of the split; it is done anew unless it is of this checkpoint."""
-        from unireplknet.training import detect, forecast, segment
+        from unireplknet.tasks.detect import score as detect
+        from unireplknet.tasks.forecast import score as forecast
+        from unireplknet.tasks.segment import score as segment
 
         if self.recipe.task == "classification":
             return {"split": self.split} | self.scores.summary(self.run.classes)

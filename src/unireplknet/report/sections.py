@@ -6,15 +6,15 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from unireplknet.errors import UserError
-from unireplknet.report.boxes import box_mistakes, box_scores, boxes, boxes_in_short
-from unireplknet.report.classes import class_scores, classes_in_short, confusion, mistakes
 from unireplknet.report.course import configuration, curves, data
 from unireplknet.report.document import Section, Text
 from unireplknet.report.exports import exports
-from unireplknet.report.forecasts import forecast_scores, forecasts_in_short
-from unireplknet.report.masks import mask_scores, masks, masks_in_short
 from unireplknet.report.material import Material
 from unireplknet.report.network import field, kernels, stages
+from unireplknet.tasks.classify.report import class_scores, classes_in_short, confusion, mistakes
+from unireplknet.tasks.detect.report import box_mistakes, box_scores, boxes, boxes_in_short
+from unireplknet.tasks.forecast.report import forecast_scores, forecasts_in_short
+from unireplknet.tasks.segment.report import mask_scores, masks, masks_in_short
 
 Maker = Callable[[Material], Section | None]
 """Makes a section, or None where it does not apply."""

@@ -17,9 +17,9 @@ from unireplknet.data.split import AnySplit, Draw
 from unireplknet.deploy.benchmark import peak_bytes
 from unireplknet.errors import UserError
 from unireplknet.models.complexity import count_macs, count_params
-from unireplknet.models.detector import STRIDE, Detector
-from unireplknet.models.forecaster import Forecaster
-from unireplknet.models.segmenter import Segmenter
+from unireplknet.tasks.detect.network import STRIDE, Detector
+from unireplknet.tasks.forecast.network import Forecaster
+from unireplknet.tasks.segment.network import Segmenter
 from unireplknet.training.loader import build_loader, steps_per_epoch
 from unireplknet.training.optim import build_optimizer, lr_factor, warmup_steps
 from unireplknet.training.recipe import Recipe

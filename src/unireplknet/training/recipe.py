@@ -14,9 +14,9 @@ from unireplknet import UniRepLKNet
 from unireplknet.errors import UserError, missing_extra, nearest
 from unireplknet.files import write_text
 from unireplknet.modalities import MODALITIES, Augment, Input
-from unireplknet.models.detector import Detector
-from unireplknet.models.forecaster import Forecaster
-from unireplknet.models.segmenter import Segmenter
+from unireplknet.tasks.detect.network import Detector
+from unireplknet.tasks.forecast.network import Forecaster
+from unireplknet.tasks.segment.network import Segmenter
 from unireplknet.training.settings import Data, Model, Optim, Trainer
 
 __all__ = ["Data", "Model", "Optim", "Recipe", "Trainer"]

@@ -9,7 +9,8 @@ import platform
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,8 +22,8 @@ from unireplknet.data.series.windows import Windowed
 from unireplknet.data.split import Labelled
 from unireplknet.errors import Stopped, UserError, missing_extra
 from unireplknet.files import DISK_FULL, UNFINISHED, write_text
-from unireplknet.modalities.boxes import Boxed
-from unireplknet.modalities.masks import Masked
+from unireplknet.tasks.detect.data import Boxed
+from unireplknet.tasks.segment.data import Masked
 from unireplknet.training.loader import build_loader, go_on, steps_per_epoch
 from unireplknet.training.processes import is_first, started_together, telling, told_folder
 from unireplknet.training.recipe import Recipe
@@ -98,12 +99,12 @@ class Run:
             raise UserError(f"{path} is not a run folder: {Path(path) / 'config.yaml'} is missing")
         return Run(Path(path))
 
-    @property
+    @cached_property
     def recipe(self) -> Recipe:
-        """The settings of the run."""
+        """The settings of the run, read once: change a copy (``dataclasses.replace``), never this one."""
         return Recipe.load(self.path / "config.yaml")
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """Names in the order of the outputs: classes, or stations."""
         return tuple((self.path / NAMES[self.recipe.task][0]).read_text(encoding="utf-8").splitlines())
@@ -144,12 +145,12 @@ class Run:
             UserError: The data have other classes now.
         """
         recipe = self.recipe
-        recipe.data.path = path or recipe.data.path
-        data = recipe.data.load(recipe.input)
+        path = path or recipe.data.path
+        data = replace(recipe.data, path=path).load(recipe.input)
         if data.names != self.names:
             different = ", ".join(sorted(set(data.names) ^ set(self.names))) or "another order"
             kind = NAMES[recipe.task][0].removesuffix(".txt")
-            raise UserError(f"the data in {recipe.data.path} have other {kind} than {self.path}: {different}")
+            raise UserError(f"the data in {path} have other {kind} than {self.path}: {different}")
         for name, seen in self.results.get("data", {}).items():
             if name in data.splits and data.splits[name].fingerprint() != seen["fingerprint"]:
                 logger.warning("the %s split is not the one that %s was trained with", name, self.path)
@@ -161,9 +162,8 @@ class Run:
         Raises:
             UserError: The checkpoint is missing or unusable.
         """
-        recipe, file = self.recipe, self.path / f"{checkpoint}.ckpt"
-        recipe.model.weights = ""
-        model = recipe.build(self.names)
+        file = self.path / f"{checkpoint}.ckpt"
+        model = replace(self.recipe, model=replace(self.recipe.model, weights="")).build(self.names)
         try:
             state = torch.load(file, map_location="cpu", weights_only=True)["state_dict"]
             model.load_state_dict({k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")})
@@ -278,7 +278,7 @@ def _begin(path: Path, recipe: Recipe, data: Labelled | Masked | Boxed | Windowe
     written = (path / NAMES[recipe.task][0]).exists()  # unless it was killed before
     if (run.results.get("data", splits), run.names if written else data.names) != (splits, data.names):
         raise UserError(f"{path} was started with other samples; choose another --out")
-    Run.create(path, recipe, data.names)
+    run = Run.create(path, recipe, data.names)
     run.note(data=splits)
     return run, _find_state(path, recipe)
 

@@ -13,14 +13,14 @@ from unireplknet.data.series.windows import Windowed
 from unireplknet.data.split import Labelled
 from unireplknet.errors import UserError, nearest, shorten
 from unireplknet.modalities import BUILT_IN, SOURCES, Input
-from unireplknet.modalities.boxes import Boxed
-from unireplknet.modalities.masks import Masked
-from unireplknet.models.detector import Detector
-from unireplknet.models.forecaster import Forecaster
 from unireplknet.models.published import ABLATION_ROWS
-from unireplknet.models.segmenter import Segmenter
 from unireplknet.models.weights import load_other_weights
 from unireplknet.nn.batch_stats import synchronise_batch_norms
+from unireplknet.tasks.detect.data import Boxed
+from unireplknet.tasks.detect.network import Detector
+from unireplknet.tasks.forecast.network import Forecaster
+from unireplknet.tasks.segment.data import Masked
+from unireplknet.tasks.segment.network import Segmenter
 
 Dense = TypeVar("Dense", Segmenter, Detector)
 

@@ -18,15 +18,8 @@ from torchmetrics.classification import MulticlassAccuracy
 from unireplknet.data.series.windows import Windowed, statistics
 from unireplknet.data.split import Batch, Labelled
 from unireplknet.errors import UserError
-from unireplknet.modalities.boxes import Boxed
-from unireplknet.modalities.masks import Masked
-from unireplknet.models.detector import Detector
-from unireplknet.models.forecaster import Forecaster
-from unireplknet.models.segmenter import Segmenter
 from unireplknet.randomness import seed_from
-from unireplknet.training.baselines import table, without_gaps
-from unireplknet.training.checkpoint import SECTION
-from unireplknet.training.labels import (
+from unireplknet.tasks.classify.labels import (
     MeanAveragePrecision,
     check_labels,
     check_masks,
@@ -34,6 +27,13 @@ from unireplknet.training.labels import (
     class_probabilities,
     class_targets,
 )
+from unireplknet.tasks.detect.data import Boxed
+from unireplknet.tasks.detect.network import Detector
+from unireplknet.tasks.forecast.baselines import table, without_gaps
+from unireplknet.tasks.forecast.network import Forecaster
+from unireplknet.tasks.segment.data import Masked
+from unireplknet.tasks.segment.network import Segmenter
+from unireplknet.training.checkpoint import SECTION
 from unireplknet.training.optim import build_optimizer, build_schedule, rate_of
 from unireplknet.training.recipe import Recipe
 
@@ -284,15 +284,15 @@ def task_of(model: nn.Module, recipe: Recipe, outputs: int, steps_per_epoch: int
     """What a network is to learn: forecasts, classes of pixels, boxes, or ``outputs`` classes, as its type says."""
     # Their modules are built on this one.
     if isinstance(model, Forecaster):
-        from unireplknet.training.forecast import Forecasting
+        from unireplknet.tasks.forecast.score import Forecasting
 
         return Forecasting(model, recipe, steps_per_epoch)
     if isinstance(model, Segmenter):
-        from unireplknet.training.segment import Segmentation
+        from unireplknet.tasks.segment.score import Segmentation
 
         return Segmentation(model, recipe, outputs, steps_per_epoch)
     if isinstance(model, Detector):
-        from unireplknet.training.detect import Detection
+        from unireplknet.tasks.detect.score import Detection
 
         return Detection(model, recipe, steps_per_epoch)
     return Classification(model, recipe, outputs, steps_per_epoch, several)

@@ -1,0 +1,1 @@
+"""What is learned of the maps: each task is a folder."""

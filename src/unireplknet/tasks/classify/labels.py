@@ -1,0 +1,126 @@
+"""What is to be said of a sample, one class or several at once, and the losses that go with it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchmetrics.classification import MultilabelAveragePrecision
+from torchmetrics.functional.classification import multilabel_average_precision
+from torchmetrics.utilities import dim_zero_cat
+
+from unireplknet.data.split import Labelled
+from unireplknet.errors import UserError, shorten
+from unireplknet.tasks.segment.data import IGNORE, Masked, read_numbers
+from unireplknet.training.recipe import Recipe
+
+
+def check_labels(recipe: Recipe, data: Labelled) -> None:
+    """See that loss and choice of the epoch suit samples with one class each, or with several.
+
+    Raises:
+        UserError: They do not.
+    """
+    loss, select = recipe.optim.loss, recipe.trainer.select
+    if data.several and (loss != "bce" or select == "accuracy"):
+        raise UserError(
+            f"the samples have several classes each, which optim.loss {loss} with trainer.select {select} cannot learn;"
+            " add --optim.loss bce --trainer.select map"
+        )
+    if select == "map" and not data.several:
+        raise UserError("trainer.select is map, but the samples have one class each; set it to accuracy or loss")
+
+
+def check_masks(recipe: Recipe, data: Masked) -> None:
+    """See that the masks to train with show two classes or more; they are looked at until they do.
+
+    Where objects have a number that is ignored, such as 255 for white, a network would learn to say the other class
+    everywhere, and all that counts would be right. Masks that cannot be read are training's business.
+
+    Raises:
+        UserError: They do not.
+    """
+    inputs: Any = recipe.input
+    shown: set[int] = set()
+    readable = None
+    for pair in data.splits["train"].items:
+        try:
+            shown |= set(inputs.read_labels(pair.mask, pair.classes).unique().tolist()) - {IGNORE}
+        except Exception:  # decoders raise anything
+            continue
+        readable = pair.mask
+        if len(shown) > 1:
+            return
+    if readable is not None:
+        first, last = inputs.first_class, inputs.first_class + len(data.classes) - 1
+        numbers = shorten([str(number) for number in np.unique(read_numbers(readable))])
+        seen = data.classes[shown.pop()] if shown else "no class"
+        raise UserError(
+            f"the masks to train with show {seen} alone: {readable} has the numbers {numbers};"
+            f" the {len(data.classes)} classes are {first} to {last}, and {inputs.ignore} is ignored"
+        )
+
+
+def class_targets(labels: Tensor, classes: int, kind: str) -> Tensor:
+    """What a loss compares with.
+
+    Args:
+        labels: Class indices, shape (B,), or zeros and ones, shape (B, classes).
+        classes: Number of classes.
+        kind: "cross_entropy", or "bce": each class is a question of its own.
+
+    Returns:
+        The labels, of bce always as numbers from 0 to 1 of shape (B, classes).
+    """
+    return F.one_hot(labels, classes).float() if kind == "bce" and labels.ndim == 1 else labels
+
+
+def class_loss(logits: Tensor, targets: Tensor, kind: str, smoothing: float = 0.0) -> Tensor:
+    """The mean loss of a batch.
+
+    Args:
+        logits: Shape (B, classes).
+        targets: Those of :func:`class_targets`, mixed or not.
+        kind: The same.
+        smoothing: Part of each target that is spread over all classes.
+    """
+    if targets.ndim == 2:
+        targets = targets.to(logits.dtype)
+    if kind == "cross_entropy":
+        return F.cross_entropy(logits, targets, label_smoothing=smoothing)
+    return F.binary_cross_entropy_with_logits(logits, targets * (1 - smoothing) + smoothing / logits.shape[1])
+
+
+def class_probabilities(logits: Tensor, kind: str) -> Tensor:
+    """What the logits (B, classes) of a network that learnt by :func:`class_loss` say, from 0 to 1."""
+    return logits.sigmoid() if kind == "bce" else logits.softmax(1)
+
+
+def average_precision(probabilities: Tensor, labels: Tensor) -> Tensor:
+    """How well each class ranks the samples that have it before the others.
+
+    Args:
+        probabilities: Shape (N, classes).
+        labels: Zeros and ones, shape (N, classes).
+
+    Returns:
+        Average precision of each class, shape (classes,); not a number where no sample has the class.
+    """
+    known = labels.sum(0) > 0
+    each = torch.full_like(probabilities[0], torch.nan)
+    count = int(known.sum())
+    if count:
+        average = multilabel_average_precision(probabilities[:, known], labels[:, known].long(), count, average="none")
+        each[known] = average.to(each.dtype)
+    return each
+
+
+class MeanAveragePrecision(MultilabelAveragePrecision):
+    """The mean of :func:`average_precision` over the classes that samples have; over all batches and processes."""
+
+    def compute(self) -> Tensor:  # type: ignore[override]
+        """The mean."""
+        return average_precision(dim_zero_cat(self.preds), dim_zero_cat(self.target)).nanmean()

@@ -1,0 +1,344 @@
+"""Detection: what is learnt, scores on a split, and boxes for files."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from torchmetrics import Metric
+from torchmetrics.detection import MeanAveragePrecision
+
+from unireplknet.data.split import Batch
+from unireplknet.errors import UserError, missing_extra, shorten
+from unireplknet.modalities.panels import panels
+from unireplknet.tasks.classify.score import best_device, choose_split, find_places, write_evaluation
+from unireplknet.tasks.detect.data import BoxSplit, Objects
+from unireplknet.tasks.detect.draw import draw_boxes
+from unireplknet.tasks.detect.network import Detector
+from unireplknet.training.loader import build_loader
+from unireplknet.training.recipe import Recipe
+from unireplknet.training.run import Run
+from unireplknet.training.task import Task
+
+logger = logging.getLogger(__name__)
+
+FIGURES = {
+    "ap": "map",
+    "ap50": "map_50",
+    "ap75": "map_75",
+    "ap_small": "map_small",
+    "ap_medium": "map_medium",
+    "ap_large": "map_large",
+    "ar100": "mar_100",
+}
+"""COCO's scores, and what torchmetrics calls them."""
+
+
+COCO: dict[str, Any] = {
+    "backend": "faster_coco_eval",
+    # torchmetrics' own are rounded to float32, and a recall of exactly 0.6 is then less than 0.6.
+    "iou_thresholds": np.linspace(0.5, 0.95, 10).tolist(),
+    "rec_thresholds": np.linspace(0, 1, 101).tolist(),
+}
+"""How COCO scores, for torchmetrics."""
+
+
+def coco_scores(masks: bool = False, each_class: bool = False) -> MeanAveragePrecision:
+    """COCO's average precision of boxes, and of masks.
+
+    Args:
+        masks: Whether there are masks.
+        each_class: Whether to score each class too.
+
+    Raises:
+        UserError: The library is not installed.
+    """
+    kinds: Any = ("bbox", "segm") if masks else "bbox"
+    with _naming_the_extra():
+        return MeanAveragePrecision(iou_type=kinds, class_metrics=each_class, **COCO)
+
+
+@contextmanager
+def _naming_the_extra() -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise missing_extra("faster_coco_eval", "detect") from error
+
+
+class BoxPrecision(MeanAveragePrecision):
+    """Average precision of boxes alone, as one number.
+
+    Raises:
+        UserError: The library is not installed.
+    """
+
+    def __init__(self) -> None:
+        with _naming_the_extra():
+            super().__init__(iou_type="bbox", **COCO)
+
+    def compute(self) -> Any:
+        """The mean over thresholds of 0.5 to 0.95 and classes; 0 where there is nothing to be found."""
+        return super().compute()["map"].clamp_min(0)
+
+
+class Detection(Task):
+    """Learns to find objects.
+
+    Args:
+        model: From maps to losses or boxes.
+        recipe: Decides optimiser, schedule and memory layout; the loss is torchvision's.
+        steps_per_epoch: Optimiser steps in an epoch, for the schedule.
+
+    Raises:
+        UserError: The recipe wants what boxes have not.
+    """
+
+    model: Detector
+
+    def __init__(self, model: Detector, recipe: Recipe, steps_per_epoch: int) -> None:
+        super().__init__(model, recipe, steps_per_epoch, nn.ModuleDict({"box_ap": BoxPrecision()}))
+        optim, select = recipe.optim, recipe.trainer.select
+        if optim.mixup or optim.cutmix or optim.label_smoothing or optim.loss != "cross_entropy":
+            raise UserError(
+                "boxes are learnt with torchvision's losses: set optim.label_smoothing, optim.mixup and optim.cutmix to"
+                " 0 and optim.loss to cross_entropy"
+            )
+        if select not in ("box_ap", "last"):
+            raise UserError(f"trainer.select is {select}, which boxes have not; set it to box_ap or last")
+
+    @property
+    def map_shape(self) -> tuple[int, int, int]:
+        """The least that goes through all stages."""
+        return self.recipe.input.channels, 64, 64
+
+    def blank_labels(self, count: int, shape: tuple[int, int, int]) -> list[dict[str, Tensor]]:
+        """Nothing to be found."""
+        nothing = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
+        return [nothing | {"masks": torch.zeros(0, *shape[1:], dtype=torch.uint8)} for _ in range(count)]
+
+    def forward(self, maps: Sequence[Tensor]) -> list[dict[str, Tensor]]:
+        """What is found in each of the maps (C, H, W)."""
+        return self.model(maps)
+
+    def objective(self, maps: Sequence[Tensor], labels: Sequence[dict[str, Tensor]]) -> Tensor:
+        """Sum of the detector's losses."""
+        return torch.stack(list(self.model(maps, labels).values())).sum()
+
+    def no_loss(self) -> Tensor:
+        """Batch statistics of the backbone, and gradients of everything: the heads cannot do without an image."""
+        seen = self.model.features(torch.empty(0, *self.map_shape, device=self.device))
+        idle = [p.sum() for p in self.model.parameters() if p.requires_grad]
+        return torch.stack([level.sum() for level in seen]).sum() + 0 * torch.stack(idle).sum()
+
+    def count(self, outputs: Sequence[dict[str, Tensor]], labels: Any, scores: dict[str, Metric]) -> None:
+        """Count boxes of at least one image."""
+        scores["box_ap"].update(_numbers(outputs), list(labels))
+
+
+def _numbers(found: Sequence[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
+    """In the arithmetic that the scores are computed in, whatever the network's is."""
+    return [{k: v.float() if v.is_floating_point() else v for k, v in image.items()} for image in found]
+
+
+@dataclass(frozen=True)
+class BoxScores:
+    """What a network found in the images of a split.
+
+    Attributes:
+        figures: COCO's scores of "box", and of "mask" where there are masks, by their names in :data:`FIGURES`; None
+            where nothing of the kind is to be found.
+        per_class: AP of boxes and masks of each class, by its index, likewise.
+        objects: How many objects of each class are to be found.
+        images: Number of images.
+        unreadable: One line for each sample that could not be read.
+    """
+
+    figures: dict[str, dict[str, float | None]]
+    per_class: dict[str, dict[int, float | None]]
+    objects: list[int]
+    images: int
+    unreadable: list[str]
+
+    def summary(self, classes: Sequence[str]) -> dict[str, Any]:
+        """All of it as plain numbers."""
+        return {
+            "images": self.images,
+            "objects": sum(self.objects),
+            **self.figures,
+            "per_class": {
+                name: {f"{kind}_ap": each.get(i) for kind, each in self.per_class.items()} | {"objects": count}
+                for i, (name, count) in enumerate(zip(classes, self.objects, strict=True))
+            },
+            "unreadable": self.unreadable,
+        }
+
+
+def evaluate(run: Run, name: str = "", path: str = "") -> tuple[Path, BoxScores]:
+    """Score the best epoch of a run on one of its splits as COCO does.
+
+    Args:
+        run: The run.
+        name: "train", "val" or "test"; by default test, or val where the data have no test split.
+        path: Where the data lie now, if they have moved.
+
+    Returns:
+        The file in the run folder that holds the scores, and the scores.
+
+    Raises:
+        UserError: There is no such split, or none of its samples could be read.
+    """
+    data, recipe = run.load_data(path), run.recipe
+    name = choose_split(run, data, name)
+    masks = recipe.model.detector == "mask_rcnn"
+    scores = score(run.load_model(), build_loader(recipe, data.splits[name]), len(run.classes), masks)
+    return write_evaluation(run, name, scores.summary(run.classes)), scores
+
+
+@torch.inference_mode()
+def find(model: nn.Module, loader: DataLoader[Any]) -> Iterator[tuple[Batch, list[dict[str, Tensor]]]]:
+    """Batches, and what a network finds in each of their maps."""
+    device = best_device()
+    model = model.to(device).eval()
+    for batch in loader:
+        found = model([map.to(device) for map in batch.maps]) if batch.maps else []
+        yield batch, [{name: value.cpu() for name, value in image.items()} for image in _numbers(found)]
+
+
+def surest(found: dict[str, Tensor], least: float) -> dict[str, Tensor]:
+    """The objects of an image that have at least a score."""
+    kept = found["scores"] >= least
+    return {name: value[kept] for name, value in found.items()}
+
+
+def score(model: nn.Module, loader: DataLoader[Any], classes: int, masks: bool = False) -> BoxScores:
+    """Run a network over images, and compare what it finds with what is there.
+
+    Args:
+        model: The network.
+        loader: Batches of images.
+        classes: Number of classes.
+        masks: Whether there are masks to compare.
+
+    Raises:
+        UserError: None of the images could be read.
+    """
+    metric = coco_scores(masks, each_class=True)
+    objects, images, unreadable = torch.zeros(classes, dtype=torch.int64), 0, []
+    for batch, found in find(model, loader):
+        for problem in batch.problems:
+            unreadable.append(problem)
+            logger.warning("skipped unreadable sample %d: %s", len(unreadable), problem)
+        if not batch.labels:
+            continue
+        metric.update(found, batch.labels)
+        for there in batch.labels:
+            objects += torch.bincount(there["labels"][~there["iscrowd"]], minlength=classes)
+            images += 1
+    if not images:
+        raise UserError(f"none of the samples could be read; the first: {shorten(unreadable, 1)}")
+    made = metric.compute()
+    kinds = {"box": "bbox_", "mask": "segm_"} if masks else {"box": ""}
+    figures = {k: {n: _known(made[p + key]) for n, key in FIGURES.items()} for k, p in kinds.items()}
+    seen = made["classes"].reshape(-1).tolist()
+    per_class = {
+        kind: dict(zip(seen, map(_known, made[f"{prefix}map_per_class"].reshape(-1)), strict=True))
+        for kind, prefix in kinds.items()
+    }
+    return BoxScores(figures, per_class, objects.tolist(), images, unreadable)
+
+
+def _known(value: Tensor) -> float | None:
+    """COCO says -1 where there is nothing to be found."""
+    return None if value < 0 else value.item()
+
+
+@dataclass(frozen=True)
+class Detected:
+    """One object that was found.
+
+    Attributes:
+        name: Its class.
+        score: How certain the network is, 0 to 1.
+        box: Left, top, right and bottom in pixels.
+        mask: Its pixels in COCO's packed form, from Mask R-CNN.
+    """
+
+    name: str
+    score: float
+    box: list[float]
+    mask: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What was found in one file.
+
+    Attributes:
+        file: The file.
+        objects: The most certain first.
+        picture: PNG file with the boxes drawn on the image; empty where the file was unreadable.
+        problem: Why the file was unreadable.
+    """
+
+    file: str
+    objects: list[Detected]
+    picture: str
+    problem: str = ""
+
+
+def predict(run: Run, paths: Sequence[str | Path], folder: Path | None = None, least: float = 0.5) -> list[Prediction]:
+    """Find objects in files.
+
+    Args:
+        run: The run.
+        paths: Image files, or folders to search for them.
+        folder: Where to put ``NAME-drawn.png``; by default ``predictions`` in the run folder.
+        least: Score that an object needs to be told.
+
+    Returns:
+        One prediction a file, in the order given.
+
+    Raises:
+        UserError: A path does not exist, or no file was found or readable.
+    """
+    recipe = run.recipe
+    files, places = find_places(run, paths, folder)
+    said: dict[int, Prediction] = {}
+    problems: list[str] = []
+    for batch, found in find(run.load_model(), build_loader(recipe, BoxSplit([Objects(file) for file in files]))):
+        problems += batch.problems
+        for index, map, each in zip(batch.indices.tolist(), batch.maps, found, strict=True):
+            told = surest(each, least)
+            picture = places[index].with_name(f"{places[index].name}-drawn.png")
+            draw_boxes(panels(recipe.input, map)[0].pixels, told, run.classes, files[index].name, picture)
+            said[index] = Prediction(str(files[index]), _told(told, run.classes), str(picture))
+    if not said:
+        raise UserError(f"none of the files could be read; the first: {problems[0]}")
+    rest = iter(problems)
+    return [said.get(i) or Prediction(str(file), [], "", next(rest)) for i, file in enumerate(files)]
+
+
+def _told(found: dict[str, Tensor], classes: Sequence[str]) -> list[Detected]:
+    masks = found.get("masks", [None] * len(found["labels"]))
+    return [
+        Detected(classes[label], score, [round(side, 1) for side in box], None if mask is None else _packed(mask))
+        for label, score, box, mask in zip(
+            found["labels"].tolist(), found["scores"].tolist(), found["boxes"].tolist(), masks, strict=True
+        )
+    ]
+
+
+def _packed(mask: Tensor) -> dict[str, Any]:
+    from faster_coco_eval import mask as coco
+
+    made = coco.encode(mask.to(torch.uint8).numpy())
+    return {"size": list(made["size"]), "counts": made["counts"].decode()}
