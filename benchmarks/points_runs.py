@@ -24,7 +24,8 @@ from _common import RESULTS, machine
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
-from unireplknet.data.split import Labelled, Split, load_grouped
+from unireplknet.data.sources.folder import load_grouped
+from unireplknet.data.split import Labelled, Split
 from unireplknet.files import write_text
 from unireplknet.modalities.points import PointsInput
 from unireplknet.recipes import RECIPES

@@ -14,7 +14,8 @@ import torch
 from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 
-from unireplknet.data.split import Draw, MapDataset, find_inputs
+from unireplknet.data.dataset import Draw, MapDataset
+from unireplknet.data.files import find_inputs
 from unireplknet.errors import UserError, nearest
 from unireplknet.files import write_text
 from unireplknet.insight.field import Field, draw_fields, last_map, open_branches, receptive_field

@@ -20,12 +20,15 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.runs import COLOURS, write_tree
+from unireplknet.data.dataset import Draw, MapDataset
+from unireplknet.data.sampler import EpochSampler
 from unireplknet.data.shards import reading as shards
 from unireplknet.data.shards.manifest import MANIFEST
 from unireplknet.data.shards.packing import pack
 from unireplknet.data.shards.reading import load_shards
 from unireplknet.data.shards.samples import Member, Members
-from unireplknet.data.split import Draw, EpochSampler, Labelled, MapDataset, load_folder
+from unireplknet.data.sources.folder import load_folder
+from unireplknet.data.split import Labelled
 from unireplknet.errors import UserError
 from unireplknet.modalities.image import ImageInput
 

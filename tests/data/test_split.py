@@ -11,21 +11,11 @@ from PIL import Image
 from sklearn.model_selection import train_test_split
 from torch.utils.data import DataLoader
 
-from unireplknet.data.split import (
-    Draw,
-    EpochSampler,
-    Labelled,
-    MapDataset,
-    Sample,
-    Split,
-    collate,
-    distinct_stems,
-    find_files,
-    find_inputs,
-    load_folder,
-    load_grouped,
-    split_data,
-)
+from unireplknet.data.dataset import Draw, MapDataset, Sample, collate
+from unireplknet.data.files import distinct_stems, find_files, find_inputs
+from unireplknet.data.sampler import EpochSampler
+from unireplknet.data.sources.folder import load_folder, load_grouped
+from unireplknet.data.split import Labelled, Split, split_data
 from unireplknet.errors import UserError
 from unireplknet.modalities.image import ImageAugment, ImageInput
 

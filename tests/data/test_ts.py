@@ -4,8 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from unireplknet.data.series.ts import load_ts, read_ts
-from unireplknet.data.split import Draw, MapDataset
+from unireplknet.data.dataset import Draw, MapDataset
+from unireplknet.data.series.ts import read_ts
+from unireplknet.data.sources.ts import load_ts
 from unireplknet.errors import UserError
 from unireplknet.modalities.series import SeriesInput
 

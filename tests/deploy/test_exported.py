@@ -142,7 +142,7 @@ def test_int8_is_calibrated_on_training_samples_and_judged_by_its_score(
 
 
 def _samples(run: Run, name: str) -> list[Any]:
-    from unireplknet.data.split import Draw
+    from unireplknet.data.dataset import Draw
     from unireplknet.training.loader import build_loader
 
     split = run.load_data().splits[name]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from unireplknet.data.split import load_folder
+from unireplknet.data.sources.folder import load_folder
 from unireplknet.errors import UserError
 from unireplknet.fetch.audio import _divide, keywords, language, speakers
 from unireplknet.modalities.audio import AudioInput

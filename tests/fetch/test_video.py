@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from unireplknet.data.frames import open_frames
-from unireplknet.data.split import load_folder
+from unireplknet.data.sources.folder import load_folder
 from unireplknet.fetch.video import DIRECTIONS, emoji_anim, motion, moving
 from unireplknet.modalities.video import VideoInput
 

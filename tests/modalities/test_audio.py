@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tests.fixtures.write_fbank import SETTINGS
-from unireplknet.data.split import Draw, MapDataset, Split, collate
+from unireplknet.data.dataset import Draw, MapDataset, collate
+from unireplknet.data.split import Split
 from unireplknet.errors import UserError
 from unireplknet.modalities import MODALITIES, SOURCES
 from unireplknet.modalities.audio import AudioAugment, AudioInput, log_mel, mel_filters, resample

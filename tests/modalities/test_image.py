@@ -8,8 +8,10 @@ import torch
 from PIL import Image
 from sklearn import datasets
 
+from unireplknet.data.sources.digits import load_digits
+from unireplknet.data.sources.mnist import load_mnist
 from unireplknet.errors import UserError
-from unireplknet.modalities.image import ImageAugment, ImageInput, load_digits, load_mnist
+from unireplknet.modalities.image import ImageAugment, ImageInput
 
 RAMP = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
 GREY = ImageInput(size=8, channels=1, mean=(0.0,), std=(1.0,))

@@ -4,7 +4,8 @@ import pickle
 
 import pytest
 
-from unireplknet.data.split import MapDataset, Split
+from unireplknet.data.dataset import MapDataset
+from unireplknet.data.split import Split
 from unireplknet.modalities import MODALITIES
 from unireplknet.recipes import RECIPES
 

@@ -10,17 +10,17 @@ import trimesh
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unireplknet.data.split import Draw, MapDataset, Split
+from unireplknet.data.dataset import Draw, MapDataset
+from unireplknet.data.sources.modelnet import load_modelnet
+from unireplknet.data.sources.scanobjectnn import SCANOBJECTNN, load_scanobjectnn
+from unireplknet.data.split import Split
 from unireplknet.errors import UserError
 from unireplknet.modalities.points import (
-    SCANOBJECTNN,
     PointsAugment,
     PointsInput,
     cameras,
     depth_maps,
     farthest_points,
-    load_modelnet,
-    load_scanobjectnn,
     random_rotation,
     to_unit_sphere,
     turn,

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from tests.series_data import series_input, write_weather
-from unireplknet.data.series.windows import Window
-from unireplknet.data.split import Draw, MapDataset, load_folder
+from unireplknet.data.dataset import Draw, MapDataset
+from unireplknet.data.series.grid import Window
+from unireplknet.data.sources.folder import load_folder
 from unireplknet.errors import UserError
 from unireplknet.modalities.series import SeriesAugment, SeriesInput, load_series
 

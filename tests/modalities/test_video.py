@@ -8,10 +8,12 @@ import torch
 from torchvision.transforms import v2
 
 from tests.data.test_frames import COUNT, decode_all, pictures, write_video
-from unireplknet.data.split import Draw, MapDataset, Split
+from unireplknet.data.dataset import Draw, MapDataset
+from unireplknet.data.sources.kinetics import load_kinetics
+from unireplknet.data.split import Split
 from unireplknet.errors import UserError
 from unireplknet.modalities import MODALITIES, SOURCES
-from unireplknet.modalities.video import VideoAugment, VideoInput, load_kinetics
+from unireplknet.modalities.video import VideoAugment, VideoInput
 from unireplknet.randomness import random_state
 
 PLAIN = {"size": 32, "fit": "squash", "mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0), "interpolation": "nearest"}

@@ -15,7 +15,7 @@ from PIL import Image
 from torch.optim.swa_utils import AveragedModel
 
 from tests.runs import tiny_recipe, write_tree
-from unireplknet.data.split import Batch
+from unireplknet.data.dataset import Batch
 from unireplknet.tasks.classify.score import score
 from unireplknet.training import callbacks
 from unireplknet.training.callbacks import Pace

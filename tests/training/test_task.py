@@ -7,7 +7,7 @@ from timm.data import Mixup
 
 from tests.runs import tiny_recipe
 from tests.series_data import forecast_recipe
-from unireplknet.data.split import Batch
+from unireplknet.data.dataset import Batch
 from unireplknet.randomness import seed_from
 from unireplknet.training.task import Classification, task_of
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unireplknet.data.split import Draw
+from unireplknet.data.dataset import Draw
 from unireplknet.deploy.benchmark import take_turns
 from unireplknet.deploy.describe import LICENCE, describe, names_of, recipe_of
 from unireplknet.deploy.graph import FileNetwork

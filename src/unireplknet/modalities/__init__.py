@@ -10,19 +10,27 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from unireplknet.data.series.ts import load_ts
-from unireplknet.data.series.windows import Windowed
+from unireplknet.data.dataset import Batch, collate
 from unireplknet.data.shards.reading import load_shards
+from unireplknet.data.sources.digits import load_digits
+from unireplknet.data.sources.folder import load_folder, load_grouped
+from unireplknet.data.sources.kinetics import load_kinetics
 from unireplknet.data.sources.lists import load_list
-from unireplknet.data.split import Batch, Labelled, collate, load_folder, load_grouped
-from unireplknet.modalities.audio import AudioAugment, AudioInput, load_speech_commands
+from unireplknet.data.sources.mnist import load_mnist
+from unireplknet.data.sources.modelnet import load_modelnet
+from unireplknet.data.sources.scanobjectnn import load_scanobjectnn
+from unireplknet.data.sources.speech_commands import load_speech_commands
+from unireplknet.data.sources.ts import load_ts
+from unireplknet.data.split import Labelled
+from unireplknet.modalities.audio import AudioAugment, AudioInput
 from unireplknet.modalities.emoji import load_emoji
-from unireplknet.modalities.image import ImageAugment, ImageInput, load_digits, load_mnist
-from unireplknet.modalities.points import PointsAugment, PointsInput, load_modelnet, load_scanobjectnn
+from unireplknet.modalities.image import ImageAugment, ImageInput
+from unireplknet.modalities.points import PointsAugment, PointsInput
 from unireplknet.modalities.series import SeriesAugment, SeriesInput, load_series
-from unireplknet.modalities.video import VideoAugment, VideoInput, load_kinetics
+from unireplknet.modalities.video import VideoAugment, VideoInput
 from unireplknet.tasks.detect.data import Boxed, load_box_table, load_coco
 from unireplknet.tasks.detect.inputs import DetectAugment, DetectInput
+from unireplknet.tasks.forecast.data import Windowed
 from unireplknet.tasks.segment.data import Masked, load_ade20k, load_masks
 from unireplknet.tasks.segment.inputs import SegmentAugment, SegmentInput
 
@@ -93,7 +101,7 @@ SOURCES: dict[str, Callable[[Path, Any], Labelled | Masked | Boxed | Windowed]] 
     "modelnet": lambda path, inputs: load_modelnet(path, inputs.extensions),
     "scanobjectnn": lambda path, inputs: load_scanobjectnn(path),
     "kinetics": lambda path, inputs: load_kinetics(path, inputs.extensions),
-    "speechcommands": load_speech_commands,
+    "speechcommands": lambda path, inputs: load_speech_commands(path, inputs.extensions),
     "series": load_series,
     "ts": lambda path, inputs: load_ts(path),
 }

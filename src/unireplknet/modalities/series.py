@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from unireplknet.data.series.arrays import load_arrays
+from unireplknet.data.series.grid import NO_TIMES, Grid, Window
 from unireplknet.data.series.tables import (
     STATIONS,
     check_order,
@@ -29,8 +30,8 @@ from unireplknet.data.series.tables import (
     read_times,
 )
 from unireplknet.data.series.ts import read_ts_file
-from unireplknet.data.series.windows import NO_TIMES, Grid, Window, Windowed
 from unireplknet.errors import UserError
+from unireplknet.tasks.forecast.data import Windowed
 
 logger = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from unireplknet.data.split import Draw
+from unireplknet.data.dataset import Draw
 from unireplknet.errors import UserError
 from unireplknet.insight.activations import draw_stages, stage_maps
 from unireplknet.inspection import look_at_fields, look_at_kernels

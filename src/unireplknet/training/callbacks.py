@@ -21,7 +21,7 @@ from lightning.pytorch.callbacks import Checkpoint, TQDMProgressBar, WeightAvera
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from unireplknet.data.split import Batch
+from unireplknet.data.dataset import Batch
 from unireplknet.errors import Stopped
 from unireplknet.files import replacing, write_text
 from unireplknet.training.checkpoint import BEST, LAST

@@ -7,8 +7,10 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
+from unireplknet.data.dataset import MapDataset
+from unireplknet.data.sampler import EpochSampler
 from unireplknet.data.shards.samples import Members
-from unireplknet.data.split import AnySplit, EpochSampler, MapDataset
+from unireplknet.data.split import AnySplit
 from unireplknet.errors import UserError
 from unireplknet.modalities import collate_of, views_of
 from unireplknet.training.recipe import Recipe

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from unireplknet import UniRepLKNet
-from unireplknet.data.split import AnySplit, Draw
+from unireplknet.data.dataset import Draw
+from unireplknet.data.split import AnySplit
 from unireplknet.deploy.benchmark import peak_bytes
 from unireplknet.errors import UserError
 from unireplknet.models.complexity import count_macs, count_params

@@ -18,11 +18,11 @@ import torch
 
 import unireplknet
 from unireplknet._version import __version__
-from unireplknet.data.series.windows import Windowed
 from unireplknet.data.split import Labelled
 from unireplknet.errors import Stopped, UserError, missing_extra
 from unireplknet.files import DISK_FULL, UNFINISHED, write_text
 from unireplknet.tasks.detect.data import Boxed
+from unireplknet.tasks.forecast.data import Windowed
 from unireplknet.tasks.segment.data import Masked
 from unireplknet.training.loader import build_loader, go_on, steps_per_epoch
 from unireplknet.training.processes import is_first, started_together, telling, told_folder

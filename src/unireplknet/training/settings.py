@@ -9,7 +9,6 @@ from typing import Any, Literal, TypeVar
 
 import unireplknet
 from unireplknet import UniRepLKNet
-from unireplknet.data.series.windows import Windowed
 from unireplknet.data.split import Labelled
 from unireplknet.errors import UserError, nearest, shorten
 from unireplknet.modalities import BUILT_IN, SOURCES, Input
@@ -18,6 +17,7 @@ from unireplknet.models.weights import load_other_weights
 from unireplknet.nn.batch_stats import synchronise_batch_norms
 from unireplknet.tasks.detect.data import Boxed
 from unireplknet.tasks.detect.network import Detector
+from unireplknet.tasks.forecast.data import Windowed
 from unireplknet.tasks.forecast.network import Forecaster
 from unireplknet.tasks.segment.data import Masked
 from unireplknet.tasks.segment.network import Segmenter

@@ -15,8 +15,8 @@ from torch.utils._pytree import tree_leaves
 from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
-from unireplknet.data.series.windows import Windowed, statistics
-from unireplknet.data.split import Batch, Labelled
+from unireplknet.data.dataset import Batch
+from unireplknet.data.split import Labelled
 from unireplknet.errors import UserError
 from unireplknet.randomness import seed_from
 from unireplknet.tasks.classify.labels import (
@@ -30,6 +30,7 @@ from unireplknet.tasks.classify.labels import (
 from unireplknet.tasks.detect.data import Boxed
 from unireplknet.tasks.detect.network import Detector
 from unireplknet.tasks.forecast.baselines import table, without_gaps
+from unireplknet.tasks.forecast.data import Windowed, statistics
 from unireplknet.tasks.forecast.network import Forecaster
 from unireplknet.tasks.segment.data import Masked
 from unireplknet.tasks.segment.network import Segmenter

@@ -7,7 +7,8 @@ from scipy.special import expit
 from sklearn.metrics import average_precision_score
 
 from tests.runs import tiny_recipe
-from unireplknet.data.split import Batch, Labelled, Split
+from unireplknet.data.dataset import Batch
+from unireplknet.data.split import Labelled, Split
 from unireplknet.errors import UserError
 from unireplknet.randomness import seed_from
 from unireplknet.tasks.classify.labels import check_labels, class_loss, class_probabilities, class_targets

@@ -11,7 +11,7 @@ from scipy.special import expit, softmax
 from sklearn.metrics import balanced_accuracy_score
 
 from tests.runs import COLOURS, tiny_recipe, write_tree
-from unireplknet.data.split import Draw
+from unireplknet.data.dataset import Draw
 from unireplknet.errors import UserError
 from unireplknet.modalities.image import ImageInput
 from unireplknet.tasks.classify.score import Scores, evaluate, nearest_neighbour, predict, score, show_mistakes

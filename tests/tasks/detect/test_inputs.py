@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from tests.objects import COLOURS, draw_objects, write_objects
-from unireplknet.data.split import Draw, MapDataset, collate_apart
+from unireplknet.data.dataset import Draw, MapDataset, collate_apart
 from unireplknet.errors import UserError
 from unireplknet.tasks.detect.data import Box, BoxSplit, Objects, load_coco
 from unireplknet.tasks.detect.inputs import DetectAugment, DetectInput, decode_outline

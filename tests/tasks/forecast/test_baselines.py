@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from tests.series_data import series_input, weather_frame, write_weather
-from unireplknet.data.series.windows import Grid, Windowed, WindowSplit
+from unireplknet.data.series.grid import Grid
 from unireplknet.modalities.series import load_series
 from unireplknet.tasks.forecast import baselines
 from unireplknet.tasks.forecast.baselines import (
@@ -14,6 +14,7 @@ from unireplknet.tasks.forecast.baselines import (
     table,
     without_gaps,
 )
+from unireplknet.tasks.forecast.data import Windowed, WindowSplit
 
 HOUR = np.timedelta64(3600, "s")
 

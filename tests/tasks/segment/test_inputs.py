@@ -9,7 +9,7 @@ from PIL import Image
 from torch.nn.functional import max_pool2d
 
 from tests.scenes import draw_scene
-from unireplknet.data.split import Draw, MapDataset
+from unireplknet.data.dataset import Draw, MapDataset
 from unireplknet.errors import UserError
 from unireplknet.tasks.segment.data import IGNORE, MaskSplit, Pair
 from unireplknet.tasks.segment.inputs import SegmentAugment, SegmentInput

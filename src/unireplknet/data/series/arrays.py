@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from unireplknet.data.series.grid import Grid
 from unireplknet.data.series.tables import STATIONS, parse_step, read_coordinates
-from unireplknet.data.series.windows import Grid
 from unireplknet.errors import UserError
 
 DATA_TIME = "data_time"

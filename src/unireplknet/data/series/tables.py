@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from unireplknet.data.series.windows import Grid
+from unireplknet.data.series.grid import Grid
 from unireplknet.errors import UserError, missing_extra
 
 if TYPE_CHECKING:

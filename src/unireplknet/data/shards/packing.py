@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from unireplknet.data.shards.manifest import MANIFEST, Entry, Manifest
-from unireplknet.data.split import Split, load_folder
+from unireplknet.data.sources.folder import load_folder
+from unireplknet.data.split import Split
 from unireplknet.errors import UserError
 from unireplknet.files import UNFINISHED, replacing, write_text
 

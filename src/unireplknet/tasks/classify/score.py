@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_confusion_matrix
 
-from unireplknet.data.split import Draw, Labelled, MapDataset, Split, distinct_stems, find_inputs
+from unireplknet.data.dataset import Draw, MapDataset
+from unireplknet.data.files import distinct_stems, find_inputs
+from unireplknet.data.split import Labelled, Split
 from unireplknet.errors import UserError, shorten
 from unireplknet.modalities.panels import panels
 from unireplknet.ops import constant_weights

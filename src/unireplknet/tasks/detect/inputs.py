@@ -15,8 +15,8 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from unireplknet.data.dataset import Batch, Sample, collate_apart
 from unireplknet.data.io import convert
-from unireplknet.data.split import Batch, Sample, collate_apart
 from unireplknet.errors import UserError, missing_extra
 from unireplknet.modalities.colour import ColourInput, Distort, plain
 from unireplknet.tasks.detect.data import Objects

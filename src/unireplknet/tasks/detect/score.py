@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from torchmetrics import Metric
 from torchmetrics.detection import MeanAveragePrecision
 
-from unireplknet.data.split import Batch
+from unireplknet.data.dataset import Batch
 from unireplknet.errors import UserError, missing_extra, shorten
 from unireplknet.modalities.panels import panels
 from unireplknet.tasks.classify.score import best_device, choose_split, find_places, write_evaluation

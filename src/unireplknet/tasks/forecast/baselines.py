@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from unireplknet.data.series.windows import WindowSplit
+from unireplknet.tasks.forecast.data import WindowSplit
 
 Forecast = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """From windows and times of the first target to forecasts.

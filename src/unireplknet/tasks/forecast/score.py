@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 
-from unireplknet.data.series.windows import Grid, WindowSplit
-from unireplknet.data.split import distinct_stems, find_inputs
+from unireplknet.data.files import distinct_stems, find_inputs
+from unireplknet.data.series.grid import Grid
 from unireplknet.errors import UserError
 from unireplknet.tasks.classify.score import best_device, choose_split, write_evaluation
 from unireplknet.tasks.forecast.baselines import REFITTED, Forecast, first_times, learned_baselines, simple_baselines
+from unireplknet.tasks.forecast.data import WindowSplit
 from unireplknet.tasks.forecast.draw import draw_errors, draw_forecast, draw_windows
 from unireplknet.tasks.forecast.network import Forecaster, masked_loss
 from unireplknet.training.loader import build_loader

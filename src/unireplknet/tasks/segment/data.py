@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from unireplknet.data.split import SPLITS, find_files
+from unireplknet.data.files import find_files
+from unireplknet.data.split import SPLITS
 from unireplknet.errors import UserError
 from unireplknet.tasks.dense.data import ImageSet, ImageSplit
 

@@ -18,7 +18,8 @@ from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassJaccardIndex
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
-from unireplknet.data.split import EpochSampler, MapDataset, collate
+from unireplknet.data.dataset import MapDataset, collate
+from unireplknet.data.sampler import EpochSampler
 from unireplknet.errors import UserError, shorten
 from unireplknet.modalities.panels import panels
 from unireplknet.tasks.classify.score import best_device, choose_split, find_places, write_evaluation

@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.preprocessing import StandardScaler
 
-from unireplknet.data.series.windows import Grid, Windowed, WindowSplit, statistics
+from unireplknet.data.series.grid import Grid
 from unireplknet.errors import UserError
+from unireplknet.tasks.forecast.data import Windowed, WindowSplit, statistics
 
 HOUR = np.timedelta64(3600, "s")
 START = np.datetime64("2020-01-31T22:00:00", "s")

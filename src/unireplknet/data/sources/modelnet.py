@@ -1,0 +1,62 @@
+"""ModelNet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from unireplknet.data.files import find_files
+from unireplknet.data.split import Labelled, Split
+from unireplknet.errors import UserError
+
+
+def load_modelnet(path: str | Path, extensions: Sequence[str]) -> Labelled:
+    """ModelNet10 and ModelNet40, as meshes or resampled.
+
+    Args:
+        path: The folder of ``CLASS/train/*.off`` and ``CLASS/test/*.off``, or that of the resampled form:
+            ``CLASS/SHAPE.txt``, with ``*_train.txt`` and ``*_test.txt`` listing shapes such as ``night_stand_0001``.
+        extensions: Endings of the mesh files, lower case, with the dot.
+
+    Returns:
+        The classes and the train and test splits.
+
+    Raises:
+        UserError: It is neither.
+    """
+    root = Path(path)
+    lists = {name: sorted(root.glob(f"modelnet*_{name}.txt")) for name in ("train", "test")}
+    if all(lists.values()):
+        # The lists of ModelNet10 lie beside those of ModelNet40, which it is a part of.
+        files = {name: [_resampled(root, s) for s in _lines(found[-1])] for name, found in lists.items()}
+    else:
+        files = {name: [f for f in find_files(root, extensions) if f.parent.name == name] for name in lists}
+        files = {name: [f for f in found if len(f.relative_to(root).parts) == 3] for name, found in files.items()}
+    if not all(files.values()):
+        raise UserError(f"{root} is not ModelNet: expected {root}/CLASS/train/*.off, or modelnet40_train.txt and such")
+    return _by_class(root, files)
+
+
+def _resampled(root: Path, shape: str) -> Path:
+    return root / shape.rpartition("_")[0] / f"{shape}.txt"
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").split()
+
+
+def _by_class(root: Path, files: Mapping[str, Sequence[Path]]) -> Labelled:
+    """Splits of files that lie below ``root/CLASS``."""
+    names = {split: [file.relative_to(root).parts[0] for file in found] for split, found in files.items()}
+    classes = sorted(set(names["train"]))
+    if unknown := set(names["test"]) - set(classes):
+        raise UserError(f"{root} has test files of {min(unknown)!r} and none to train with")
+    return Labelled(
+        tuple(classes),
+        {
+            split: Split(found, np.array([classes.index(name) for name in names[split]], dtype=np.int64))
+            for split, found in files.items()
+        },
+    )
