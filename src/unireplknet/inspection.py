@@ -370,7 +370,7 @@ def _scored(subject: Subject, split: str, data: str) -> tuple[Run, str, Any, Sco
     if run is None:
         raise UserError(f"{subject.name} has not learnt the classes of any data; name a run folder")
     found = run.load_data(data)
-    if found.several:
+    if found.multilabel:
         raise UserError(f"{run.path}: samples have several classes each, so that none is taken for another")
     name = choose_split(run, found, split)
     return run, name, found.splits[name], score_split(run, found.splits[name])

@@ -16,7 +16,7 @@ def test_the_arrays_of_global_temperature(tmp_path: Path) -> None:
         times = start + np.arange(length) * np.timedelta64(1, "h")
         np.save(tmp_path / f"data_time_{split}.npy", times.astype(str) if split == "val" else times)
     inputs = SeriesInput(horizon=24, variables=("temp_global_hourly",), factor=0.1, stations_per_map=3)
-    data = load_series(tmp_path, inputs).divided(0.1, 0.2)
+    data = load_series(tmp_path, inputs).split(0.1, 0.2)
     assert isinstance(data.grid.values.base, np.memmap)
     assert {name: len(split) for name, split in data.splits.items()} == {"train": 129, "val": 29, "test": 29}
     window, hours = data.splits["val"][3], (start + np.arange(3, 51) * np.timedelta64(1, "h")).astype("M8[s]")

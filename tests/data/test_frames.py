@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from unireplknet.data.frames import Animation, Frames, Stream, open_frames
-from unireplknet.data.shards.samples import Member
+from unireplknet.data.shards.samples import ShardSample
 from unireplknet.errors import UserError
 
 COUNT = 60
@@ -71,7 +71,7 @@ def test_frames_of_a_member_are_those_of_the_file(suffix: str, tmp_path: Path) -
         path = write_video(tmp_path / f"a{suffix}")
     content = path.read_bytes()
     (tmp_path / "shard.tar").write_bytes(b"before" + content + b"after")
-    member = open_frames(Member(tmp_path / "shard.tar", path.name, 6, len(content)).open())
+    member = open_frames(ShardSample(tmp_path / "shard.tar", path.name, 6, len(content)).open())
     whole = open_frames(path)
     numbers = [len(whole) - 1, 0, len(whole) // 2]
     assert len(member) == len(whole)

@@ -51,7 +51,7 @@ def test_path_label_lists(tmp_path: Path, separator: str) -> None:
         ({"train.txt": "a.mp4 1\n"}, r"train.txt has 1 class\(es\) with videos that are there; expected at least 2"),
         (
             {"train.txt": "a.mp4 1\nb.mp4 2\n", "val.txt": "a.mp4 3\n"},
-            r"val.txt has class '3', which the training list",
+            r"class '3' in .*val.txt is missing from .*train.txt",
         ),
     ],
 )

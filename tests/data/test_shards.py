@@ -26,9 +26,9 @@ from unireplknet.data.shards import reading as shards
 from unireplknet.data.shards.manifest import MANIFEST
 from unireplknet.data.shards.packing import pack
 from unireplknet.data.shards.reading import load_shards
-from unireplknet.data.shards.samples import Member, Members
+from unireplknet.data.shards.samples import ShardSample, ShardSamples
 from unireplknet.data.sources.folder import load_folder
-from unireplknet.data.split import Labelled
+from unireplknet.data.split import LabeledData
 from unireplknet.errors import UserError
 from unireplknet.modalities.image import ImageInput
 
@@ -48,7 +48,7 @@ def packed(tmp_path: Path) -> Path:
     return tmp_path / "packed"
 
 
-def contents(data: Labelled, split: str = "all") -> list[tuple[str, bytes]]:
+def contents(data: LabeledData, split: str = "all") -> list[tuple[str, bytes]]:
     samples = data.splits[split]
     return sorted(
         (data.classes[label], item.open().read()) for item, label in zip(samples.items, samples.labels, strict=True)
@@ -91,7 +91,7 @@ def test_maps_are_those_of_the_files(packed: Path, tmp_path: Path) -> None:
         sample, expected = MapDataset(split, inputs.read, inputs.to_map)[Draw(0, i)], of_files[item.name]
         assert sample.label == expected.label
         if expected.map is None:
-            assert sample.problem.startswith(f"{item.archive}:red/broken.png: cannot identify image file 'broken.png'")
+            assert sample.problem.startswith(f"{item.shard}:red/broken.png: cannot identify image file 'broken.png'")
         else:
             assert sample.map is not None
             assert torch.equal(sample.map, expected.map)
@@ -284,41 +284,41 @@ def test_places_that_are_no_shards(tmp_path: Path) -> None:
         load_shards(tmp_path / "val-0.tar", ENDINGS)
 
 
-def test_a_member_whose_archive_ends_early(tmp_path: Path) -> None:
+def test_a_sample_whose_shard_is_too_short(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"0123456789")
-    assert Member(tmp_path / "a", "x.png", 2, 3).open().read() == b"234"
-    file, path = Member(tmp_path / "a", "deep/x.png", 2, 3).open(), Path("deep/x.png")
+    assert ShardSample(tmp_path / "a", "x.png", 2, 3).open().read() == b"234"
+    file, path = ShardSample(tmp_path / "a", "deep/x.png", 2, 3).open(), Path("deep/x.png")
     assert (file.name, file.suffix, file.parent.name) == (path.name, path.suffix, path.parent.name)
     assert (file.read_bytes(), file.read_text(), file.read()) == (b"234", "234", b"234")
-    with pytest.raises(OSError, match=r"a ends 4 bytes too early"):
-        Member(tmp_path / "a", "x.png", 8, 6).open()
+    with pytest.raises(OSError, match=r"a is 4 bytes too short"):
+        ShardSample(tmp_path / "a", "x.png", 8, 6).open()
 
 
 def test_members_are_a_sequence_that_travels(packed: Path) -> None:
     members = load_shards(packed, ENDINGS).splits["all"].items
-    assert isinstance(members, Members)
+    assert isinstance(members, ShardSamples)
     assert list(pickle.loads(pickle.dumps(members))) == list(members)
     assert list(members[3:7]) == [members[i] for i in range(3, 7)] == list(members.take(np.arange(3, 7)))
 
 
 @given(st.lists(st.integers(0, 6), min_size=1), st.integers(1, 4), st.integers(0, 3))
-def test_a_window_reads_few_archives_at_a_time(lies_in: list[int], window: int, epoch: int) -> None:
-    archives = np.array(lies_in)
-    sampler = EpochSampler(len(archives), True, archives=archives, window=window)
+def test_a_window_reads_few_shards_at_a_time(lies_in: list[int], window: int, epoch: int) -> None:
+    shards_of = np.array(lies_in)
+    sampler = EpochSampler(len(shards_of), True, shards=shards_of, window=window)
     sampler.set_epoch(epoch)
     order = [draw.index for draw in sampler]
-    assert sorted(order) == list(range(len(archives)))
-    seen = archives[order].tolist()
+    assert sorted(order) == list(range(len(shards_of)))
+    seen = shards_of[order].tolist()
     spans = {a: (seen.index(a), len(seen) - 1 - seen[::-1].index(a)) for a in set(seen)}
     for i in range(len(seen)):
         assert sum(first <= i <= last for first, last in spans.values()) <= window
 
 
-def test_a_window_mixes_its_archives_and_changes_with_the_epoch() -> None:
-    archives = np.repeat(np.arange(6), 20)
-    sampler = EpochSampler(120, True, archives=archives, window=3)
+def test_a_window_mixes_its_shards_and_changes_with_the_epoch() -> None:
+    shards_of = np.repeat(np.arange(6), 20)
+    sampler = EpochSampler(120, True, shards=shards_of, window=3)
     first = [draw.index for draw in sampler]
-    assert len(set(archives[first[:10]].tolist())) > 1
+    assert len(set(shards_of[first[:10]].tolist())) > 1
     sampler.set_epoch(1)
     second = [draw.index for draw in sampler]
-    assert set(archives[first[:60]]) != set(archives[second[:60]]) or first[:60] != second[:60]
+    assert set(shards_of[first[:60]]) != set(shards_of[second[:60]]) or first[:60] != second[:60]

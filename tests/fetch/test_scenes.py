@@ -54,7 +54,7 @@ def read(folder: Path, i: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def test_masks_fit_the_pictures(made: Path) -> None:
     assert (made / "classes.txt").read_text() == "background\nAnimals & Nature\nPeople & Body\n"
-    data = load_masks(made, ImageInput.extensions).divided(0.5, 0.5, 0)
+    data = load_masks(made, ImageInput.extensions).split(0.5, 0.5, 0)
     assert {name: len(split) for name, split in data.splits.items()} == COUNTS
     seen = 0
     for i in range(COUNTS["train"]):

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unireplknet.data.split import split_data
 from unireplknet.errors import UserError
 from unireplknet.modalities.emoji import load_emoji, subject
 from unireplknet.modalities.image import ImageInput
@@ -93,7 +92,7 @@ def test_a_package_is_read_without_components_and_missing_drawings(tmp_path: Pat
 
 @pytest.mark.parametrize("seed", range(5))
 def test_no_subject_is_in_two_splits(tmp_path: Path, seed: int) -> None:
-    data = split_data(load_emoji(write_package(tmp_path, table())), 0.3, 0.3, seed)
+    data = load_emoji(write_package(tmp_path, table())).split(0.3, 0.3, seed)
     of = {name: {path.stem.upper() for path in split.items} for name, split in data.splits.items()}
     # A profession is the last code of the sequence: known here without the code under test.
     professions = [{code.split("-")[-1] for code in codes if "200D" in code} for codes in of.values()]
@@ -107,8 +106,8 @@ def test_no_subject_is_in_two_splits(tmp_path: Path, seed: int) -> None:
 def test_another_vendors_package_is_divided_alike(tmp_path: Path) -> None:
     here = load_emoji(write_package(tmp_path / "a", table()))
     there = load_emoji(write_package(tmp_path / "b", table("other"), "other"))
-    for name, split in split_data(here, 0.3, 0.3, 0).splits.items():
-        same = split_data(there, 0.3, 0.3, 0).splits[name]
+    for name, split in here.split(0.3, 0.3, 0).splits.items():
+        same = there.split(0.3, 0.3, 0).splits[name]
         assert [p.name for p in same.items] == [p.name for p in split.items]
         assert same.items[0] != split.items[0]
         assert same.fingerprint() == split.fingerprint()

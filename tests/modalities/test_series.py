@@ -15,7 +15,7 @@ from unireplknet.modalities.series import SeriesAugment, SeriesInput, load_serie
 
 def test_the_map_of_a_window_is_its_numbers_and_the_calendar(tmp_path: Path) -> None:
     inputs = series_input(calendar=("hour", "weekday", "year"))
-    data = load_series(write_weather(tmp_path), inputs).divided(0.2, 0.25)
+    data = load_series(write_weather(tmp_path), inputs).split(0.2, 0.25)
     window = data.splits["train"][7]
     map = inputs.to_map(window)
     assert map.shape == (4 + 6, 24, 2)
@@ -34,7 +34,7 @@ def test_the_map_of_a_window_is_its_numbers_and_the_calendar(tmp_path: Path) -> 
 
 def test_default_augmentation_changes_nothing_and_others_only_measurements(tmp_path: Path) -> None:
     inputs = series_input()
-    data = load_series(write_weather(tmp_path), inputs).divided(0.2, 0.25)
+    data = load_series(write_weather(tmp_path), inputs).split(0.2, 0.25)
     split = data.splits["train"]
     plain = MapDataset(split, inputs.read, inputs.to_map)
     same = MapDataset(split, inputs.read, SeriesAugment().bind(inputs))

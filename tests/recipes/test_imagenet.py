@@ -100,7 +100,7 @@ def test_hours_are_those_of_the_stated_estimate(function: Callable[[], Recipe]) 
     claim = re.search(r"Time: about (\d+) h on (\d+) A100 at (\d+) TFLOP/s each", doc)
     assert claim is not None
     hours, devices, tflops = map(int, claim.groups())
-    samples = imagenet.SAMPLES[recipe.name].divided(recipe.data.val_fraction)
+    samples = imagenet.SAMPLES[recipe.name].split(recipe.data.val_fraction)
     assert isinstance(recipe.input, ImageInput)
     size, recipe.model.weights = recipe.input.size, ""
     with torch.device("meta"):

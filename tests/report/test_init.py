@@ -20,7 +20,7 @@ from tests.report.page import Page, contrast, palettes
 from tests.runs import tiny_recipe, write_tree
 from tests.test_inspection import untrained_run
 from unireplknet.cli import main
-from unireplknet.data.split import Labelled, Split
+from unireplknet.data.split import LabeledData, Split
 from unireplknet.deploy.merge import merged_copy
 from unireplknet.modalities import SOURCES
 from unireplknet.modalities.image import ImageInput
@@ -226,7 +226,7 @@ def test_names_from_data_are_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         items = [rng.integers(0, 255, (8, 8), dtype=np.uint8) for _ in range(count)]
         return Split(items, np.arange(count) % 3)
 
-    made = Labelled(NASTY, {"train": split(3), "val": split(3), "test": split(9)})
+    made = LabeledData(NASTY, {"train": split(3), "val": split(3), "test": split(9)})
     monkeypatch.setitem(SOURCES, "nasty", lambda path, inputs: made)
     inputs = ImageInput(size=8, channels=1, mean=(0.5,), std=(0.5,))
     run = untrained_run(tmp_path / "run", inputs, NASTY, data=Data("nasty", "somewhere <i>"))

@@ -174,7 +174,7 @@ def test_macs_are_those_of_complexity_and_the_branches(monkeypatch: pytest.Monke
 
 def test_totals_and_sizes_add_up() -> None:
     assert Memory(1, 2, 3, 4, 5, (8,)).total == 15
-    assert Samples(2, {"train": 10, "val": 3}).divided(0.5).splits == {"train": 10, "val": 3}
+    assert Samples(2, {"train": 10, "val": 3}).split(0.5).splits == {"train": 10, "val": 3}
 
 
 def test_the_command_writes_nothing(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from unireplknet.data.shards.samples import Member
+from unireplknet.data.shards.samples import ShardSample
 from unireplknet.data.split import AnySplit
 from unireplknet.errors import UserError
 from unireplknet.randomness import random_state
@@ -81,7 +81,7 @@ class MapDataset(Dataset[Sample]):
 
     Args:
         split: The samples.
-        read: Turns an item of the split into a raw sample; of a member of an archive it gets the open file.
+        read: Turns an item of the split into a raw sample; of a shard sample it gets the open file.
         to_map: Turns a raw sample into a (C, H, W) tensor, or into that and a label; may draw random numbers.
         seed: Seed of the random numbers.
     """
@@ -101,7 +101,7 @@ class MapDataset(Dataset[Sample]):
         label = self.split.label(draw.index)
         try:
             item = self.split.items[draw.index]
-            raw = self.read(item.open() if isinstance(item, Member) else item)
+            raw = self.read(item.open() if isinstance(item, ShardSample) else item)
         except Exception as error:  # decoders raise anything; one bad file must not end a run
             return Sample(None, label, draw.index, f"{self.split.name(draw.index)}: {error}")
         with random_state(self.seed, draw.epoch, draw.index):

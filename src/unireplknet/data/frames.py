@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from unireplknet.data.io import convert
-from unireplknet.data.shards.samples import MemberFile
+from unireplknet.data.shards.samples import ShardFile
 from unireplknet.errors import UserError, missing_extra
 
 ANIMATIONS = (".gif", ".webp")
@@ -41,7 +41,7 @@ class Frames(Protocol):
         """
 
 
-def open_frames(path: Path | MemberFile) -> Frames:
+def open_frames(path: Path | ShardFile) -> Frames:
     """Find the frames of a video or an animated picture.
 
     Raises:
@@ -50,9 +50,9 @@ def open_frames(path: Path | MemberFile) -> Frames:
     return Animation.open(path) if path.suffix.lower() in ANIMATIONS else Stream.open(path)
 
 
-def _source(path: Path | MemberFile) -> Path | io.BytesIO:
+def _source(path: Path | ShardFile) -> Path | io.BytesIO:
     """What to open: a member as a file of its own each time, since each reader moves its position."""
-    return io.BytesIO(path.getvalue()) if isinstance(path, MemberFile) else path
+    return io.BytesIO(path.getvalue()) if isinstance(path, ShardFile) else path
 
 
 @dataclass(frozen=True)
@@ -66,13 +66,13 @@ class Stream:
         starts: When these are decoded, which is earlier where frames are reordered.
     """
 
-    path: Path | MemberFile
+    path: Path | ShardFile
     times: np.ndarray
     keys: np.ndarray
     starts: np.ndarray
 
     @staticmethod
-    def open(path: Path | MemberFile) -> Stream:
+    def open(path: Path | ShardFile) -> Stream:
         """List the frames from the packets' headers, without decoding any.
 
         Raises:
@@ -172,11 +172,11 @@ class Animation:
         count: Number of frames.
     """
 
-    path: Path | MemberFile
+    path: Path | ShardFile
     count: int
 
     @staticmethod
-    def open(path: Path | MemberFile) -> Animation:
+    def open(path: Path | ShardFile) -> Animation:
         """Count the frames.
 
         Raises:

@@ -19,8 +19,8 @@ class EpochSampler(Sampler[Draw]):
         seed: Seed of the permutation.
         whole: Leave out the last samples so that the rest is a multiple of this, unless there are fewer: a last batch
             of a few samples would give poor batch statistics.
-        archives: Number of the archive that each sample lies in, shape (length,), to read few of them at a time.
-        window: Archives that are mixed with one another before the next ones follow; 0 mixes all.
+        shards: Index of the shard of each sample, shape (length,), to read few of them at a time.
+        window: Shards whose samples are mixed before the next ones follow; 0 mixes all.
         rank: Number of the process.
         world: Number of processes. Together they take the same samples in the same steps as one process would.
     """
@@ -31,7 +31,7 @@ class EpochSampler(Sampler[Draw]):
         shuffle: bool,
         seed: int = 0,
         whole: int = 1,
-        archives: np.ndarray | None = None,
+        shards: np.ndarray | None = None,
         window: int = 0,
         rank: int = 0,
         world: int = 1,
@@ -40,7 +40,7 @@ class EpochSampler(Sampler[Draw]):
         self.used = length - length % whole if length >= whole else length
         self.shuffle = shuffle
         self.seed = seed
-        self.archives = archives
+        self.shards = shards
         self.window = window
         self.rank = rank
         self.world = world
@@ -70,9 +70,9 @@ class EpochSampler(Sampler[Draw]):
         if self.shuffle:
             generator = np.random.default_rng((self.seed, epoch))
             generator.shuffle(order)
-            if self.window and self.archives is not None:
-                places = generator.permutation(int(self.archives.max(initial=0)) + 1)
-                order = order[np.argsort(places[self.archives[order]] // self.window, kind="stable")]
+            if self.window and self.shards is not None:
+                places = generator.permutation(int(self.shards.max(initial=0)) + 1)
+                order = order[np.argsort(places[self.shards[order]] // self.window, kind="stable")]
         interrupted, samples = self._resumed
         done = samples if interrupted == epoch else 0
         return (Draw(epoch, int(index)) for index in order[: self.used][self.rank :: self.world][done:])

@@ -75,7 +75,7 @@ def scenes(packages: Path, out: Path, counts: dict[str, int] | None = None, seed
     Raises:
         UserError: The packages have not what is needed.
     """
-    drawings = load_emoji(packages / "emoji-datasource-google" / "package").divided(0.15, 0.25, seed)
+    drawings = load_emoji(packages / "emoji-datasource-google" / "package").split(0.15, 0.25, seed)
     photographs = [file for name in PHOTOGRAPHS for file in _photographs(packages / name, PHOTOGRAPHS[name])]
     names = [BACKGROUND, *(name for name in drawings.classes if name != LEFT_OUT)]
     number = [names.index(name) if name in names else 0 for name in drawings.classes]

@@ -21,7 +21,7 @@ from unireplknet.data.sources.modelnet import load_modelnet
 from unireplknet.data.sources.scanobjectnn import load_scanobjectnn
 from unireplknet.data.sources.speech_commands import load_speech_commands
 from unireplknet.data.sources.ts import load_ts
-from unireplknet.data.split import Labelled
+from unireplknet.data.split import LabeledData
 from unireplknet.modalities.audio import AudioAugment, AudioInput
 from unireplknet.modalities.emoji import load_emoji
 from unireplknet.modalities.image import ImageAugment, ImageInput
@@ -30,7 +30,7 @@ from unireplknet.modalities.series import SeriesAugment, SeriesInput, load_serie
 from unireplknet.modalities.video import VideoAugment, VideoInput
 from unireplknet.tasks.detect.data import Boxed, load_box_table, load_coco
 from unireplknet.tasks.detect.inputs import DetectAugment, DetectInput
-from unireplknet.tasks.forecast.data import Windowed
+from unireplknet.tasks.forecast.data import ForecastData
 from unireplknet.tasks.segment.data import Masked, load_ade20k, load_masks
 from unireplknet.tasks.segment.inputs import SegmentAugment, SegmentInput
 
@@ -49,7 +49,7 @@ class Input(Protocol):
         """Shape (channels, H, W) of the map for evaluation."""
 
     def read(self, item: Any) -> Any:
-        """Read a file (a path, or an open :class:`MemberFile` of an archive) or an array as a raw sample."""
+        """Read a file (a path, or an open :class:`ShardFile` of an archive) or an array as a raw sample."""
 
     def to_map(self, raw: Any) -> Any:
         """The (channels, H, W) map of a raw sample, for evaluation; with a label that belongs to it, where it does."""
@@ -86,7 +86,7 @@ MODALITIES: dict[str, tuple[type[Input], type[Augment]]] = {
     "video": (VideoInput, VideoAugment),
 }
 
-SOURCES: dict[str, Callable[[Path, Any], Labelled | Masked | Boxed | Windowed]] = {
+SOURCES: dict[str, Callable[[Path, Any], LabeledData | Masked | Boxed | ForecastData]] = {
     "folder": lambda path, inputs: load_folder(path, inputs.extensions),
     "shards": lambda path, inputs: load_shards(path, inputs.extensions),
     "grouped": lambda path, inputs: load_grouped(path, inputs.extensions),

@@ -8,12 +8,13 @@ The drawings belong to the vendors: they are read where they lie and never copie
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from unireplknet.data.split import Labelled, Split
+from unireplknet.data.split import LabeledData
 from unireplknet.errors import UserError
 
 QUALIFIERS = {
@@ -69,7 +70,7 @@ def subject(unified: str) -> str:
     return SAME_SEQUENCE.get(sequence, sequence)
 
 
-def load_emoji(path: str | Path) -> Labelled:
+def load_emoji(path: str | Path) -> LabeledData:
     """Read the names in an unpacked ``emoji-datasource-VENDOR``: drawings of 64 x 64 pixels in nine categories.
 
     Variants of a drawing are one group. The five swatches of the category "Component" are left out: they are no emoji.
@@ -93,18 +94,11 @@ def load_emoji(path: str | Path) -> Labelled:
         drawings = _drawings(json.loads((root / "emoji.json").read_text(encoding="utf-8")), vendors[0])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{root / 'emoji.json'} is not the table of an emoji-datasource: {error!r}") from error
-    classes = tuple(sorted({category for _, category, _ in drawings}))
     folder = root / "img" / vendors[0] / "64"
-    return Labelled(
-        classes,
-        {
-            "all": Split(
-                [folder / name for name, _, _ in drawings],
-                np.array([classes.index(category) for _, category, _ in drawings], dtype=np.int64),
-                np.array([group for _, _, group in drawings]),
-            )
-        },
-    )
+    names = [category for _, category, _ in drawings]
+    data = LabeledData.from_names({"all": ([folder / name for name, _, _ in drawings], names)})
+    groups = np.array([group for _, _, group in drawings])
+    return replace(data, splits={"all": replace(data.splits["all"], groups=groups)})
 
 
 def _drawings(table: list[dict[str, Any]], vendor: str) -> list[tuple[str, str, str]]:

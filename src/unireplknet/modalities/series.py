@@ -31,7 +31,7 @@ from unireplknet.data.series.tables import (
 )
 from unireplknet.data.series.ts import read_ts_file
 from unireplknet.errors import UserError
-from unireplknet.tasks.forecast.data import Windowed
+from unireplknet.tasks.forecast.data import ForecastData
 
 logger = logging.getLogger(__name__)
 
@@ -256,7 +256,7 @@ def _stretch(column: np.ndarray, length: int) -> np.ndarray:
     return np.interp(np.linspace(0, len(column) - 1, length), known, column[known])
 
 
-def load_series(path: Path, inputs: SeriesInput) -> Windowed:
+def load_series(path: Path, inputs: SeriesInput) -> ForecastData:
     """Measurements to forecast: a CSV file, a folder with one, or a folder of arrays.
 
     Args:
@@ -286,7 +286,7 @@ def load_series(path: Path, inputs: SeriesInput) -> Windowed:
         if (other.stations, other.step) != (grid.stations, grid.step):
             raise UserError(f"{path}: the {name} part has other stations or another step than the first part")
     targets = tuple(inputs.forecaster()["targets"])
-    return Windowed(grids, inputs.past, inputs.horizon, targets, inputs.max_missing)
+    return ForecastData(grids, inputs.past, inputs.horizon, targets, inputs.max_missing)
 
 
 def _load_table(path: Path, inputs: SeriesInput) -> Grid:

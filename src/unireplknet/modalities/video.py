@@ -19,7 +19,7 @@ from torchvision.transforms.v2 import functional as tvf
 
 from unireplknet.data.frames import Frames, open_frames
 from unireplknet.data.io import MODES
-from unireplknet.data.shards.samples import MemberFile
+from unireplknet.data.shards.samples import ShardFile
 from unireplknet.errors import UserError
 from unireplknet.modalities.image import ImageAugment, ImageInput
 from unireplknet.modalities.panels import Panel
@@ -110,7 +110,7 @@ class VideoInput:
         rows, columns = self.grid
         return self.channels, rows * self.size, columns * self.size
 
-    def read(self, item: Path | MemberFile) -> Frames:
+    def read(self, item: Path | ShardFile) -> Frames:
         """Find the frames of a file, without decoding any.
 
         Raises:

@@ -62,7 +62,7 @@ class Samples:
     splits: dict[str, int]
     assumed: bool = True
 
-    def divided(self, val_fraction: float) -> Samples:
+    def split(self, val_fraction: float) -> Samples:
         """With a val split set aside, where there is none."""
         if "val" in self.splits:
             return self
@@ -215,7 +215,7 @@ def make_plan(recipe: Recipe, published: Samples | None = None) -> Plan:
         samples = Samples(len(data.names), {k: len(v) for k, v in data.splits.items()}, assumed=False)
         shapes = _map_shapes(recipe, data.splits["train"])
     else:
-        samples = published.divided(recipe.data.val_fraction)
+        samples = published.split(recipe.data.val_fraction)
         shapes = [_assumed_shape(recipe)]
     batch = recipe.optim.device_batch(recipe.trainer.devices * recipe.trainer.nodes)
     with torch.device("meta"):

@@ -18,11 +18,11 @@ import torch
 
 import unireplknet
 from unireplknet._version import __version__
-from unireplknet.data.split import Labelled
+from unireplknet.data.split import LabeledData
 from unireplknet.errors import Stopped, UserError, missing_extra
 from unireplknet.files import DISK_FULL, UNFINISHED, write_text
 from unireplknet.tasks.detect.data import Boxed
-from unireplknet.tasks.forecast.data import Windowed
+from unireplknet.tasks.forecast.data import ForecastData
 from unireplknet.tasks.segment.data import Masked
 from unireplknet.training.loader import build_loader, go_on, steps_per_epoch
 from unireplknet.training.processes import is_first, started_together, telling, told_folder
@@ -256,7 +256,7 @@ def _find_state(path: Path, recipe: Recipe) -> State | None:
     return find_state(path, recipe.settings())
 
 
-def _begin(path: Path, recipe: Recipe, data: Labelled | Masked | Boxed | Windowed) -> tuple[Run, State | None]:
+def _begin(path: Path, recipe: Recipe, data: LabeledData | Masked | Boxed | ForecastData) -> tuple[Run, State | None]:
     """Start a run in a folder, or see where the unfinished one in it goes on.
 
     Raises:
@@ -299,7 +299,7 @@ def _finish(run: Run, unreadable: list[str]) -> None:
 
 
 @contextmanager
-def _explaining_the_end(run: Run, data: Labelled | Masked | Boxed | Windowed) -> Iterator[None]:
+def _explaining_the_end(run: Run, data: LabeledData | Masked | Boxed | ForecastData) -> Iterator[None]:
     """Draw the curves whatever happens, and turn what ends a training early into what the caller expects."""
     from unireplknet.training.callbacks import refresh_curves
     from unireplknet.training.task import LossNotFinite
@@ -322,7 +322,7 @@ def _explaining_the_end(run: Run, data: Labelled | Masked | Boxed | Windowed) ->
             refresh_curves(run.path)
 
 
-def _save_bad_batch(run: Run, data: Labelled | Masked | Boxed | Windowed, error: LossNotFinite) -> UserError:
+def _save_bad_batch(run: Run, data: LabeledData | Masked | Boxed | ForecastData, error: LossNotFinite) -> UserError:
     file = run.path / "nonfinite.json"
     samples = [data.splits["train"].name(index) for index in error.indices]
     text = json.dumps({"loss": str(error.loss), "step": error.step, "lr": error.lr, "samples": samples}, indent=2)

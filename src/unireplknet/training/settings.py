@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar
 
 import unireplknet
 from unireplknet import UniRepLKNet
-from unireplknet.data.split import Labelled
+from unireplknet.data.split import LabeledData
 from unireplknet.errors import UserError, nearest, shorten
 from unireplknet.modalities import BUILT_IN, SOURCES, Input
 from unireplknet.models.published import ABLATION_ROWS
@@ -17,7 +17,7 @@ from unireplknet.models.weights import load_other_weights
 from unireplknet.nn.batch_stats import synchronise_batch_norms
 from unireplknet.tasks.detect.data import Boxed
 from unireplknet.tasks.detect.network import Detector
-from unireplknet.tasks.forecast.data import Windowed
+from unireplknet.tasks.forecast.data import ForecastData
 from unireplknet.tasks.forecast.network import Forecaster
 from unireplknet.tasks.segment.data import Masked
 from unireplknet.tasks.segment.network import Segmenter
@@ -200,7 +200,7 @@ class Data:
     workers: int = 0
     max_unreadable: int = 100
 
-    def load(self, inputs: Input) -> Labelled | Masked | Boxed | Windowed:
+    def load(self, inputs: Input) -> LabeledData | Masked | Boxed | ForecastData:
         """Find the samples and divide them into train, val and test.
 
         Raises:
@@ -212,7 +212,7 @@ class Data:
         if self.source not in BUILT_IN and not self.path:
             raise UserError(f"data.source {self.source!r} needs a path: add --data PATH")
         data = SOURCES[self.source](Path(self.path), inputs)
-        return data.divided(self.val_fraction, self.test_fraction, self.split_seed)
+        return data.split(self.val_fraction, self.test_fraction, self.split_seed)
 
 
 @dataclass

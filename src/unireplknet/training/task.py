@@ -16,7 +16,7 @@ from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from unireplknet.data.dataset import Batch
-from unireplknet.data.split import Labelled
+from unireplknet.data.split import LabeledData
 from unireplknet.errors import UserError
 from unireplknet.randomness import seed_from
 from unireplknet.tasks.classify.labels import (
@@ -30,7 +30,7 @@ from unireplknet.tasks.classify.labels import (
 from unireplknet.tasks.detect.data import Boxed
 from unireplknet.tasks.detect.network import Detector
 from unireplknet.tasks.forecast.baselines import table, without_gaps
-from unireplknet.tasks.forecast.data import Windowed, statistics
+from unireplknet.tasks.forecast.data import ForecastData, statistics
 from unireplknet.tasks.forecast.network import Forecaster
 from unireplknet.tasks.segment.data import Masked
 from unireplknet.tasks.segment.network import Segmenter
@@ -264,16 +264,16 @@ class Classification(Task):
         scores["map" if self.several else "accuracy"].update(class_probabilities(outputs, kind), labels.long())
 
 
-def build_task(recipe: Recipe, data: Labelled | Masked | Boxed | Windowed, steps_per_epoch: int) -> Task:
+def build_task(recipe: Recipe, data: LabeledData | Masked | Boxed | ForecastData, steps_per_epoch: int) -> Task:
     """The network and what it is to learn from the data."""
-    several = isinstance(data, Labelled) and data.several
-    if isinstance(data, Labelled):
+    several = isinstance(data, LabeledData) and data.multilabel
+    if isinstance(data, LabeledData):
         check_labels(recipe, data)
     if isinstance(data, Masked):
         check_masks(recipe, data)
     model = recipe.build(data.names)
     recipe.trainer.prepare(model)
-    if isinstance(model, Forecaster) and isinstance(data, Windowed):
+    if isinstance(model, Forecaster) and isinstance(data, ForecastData):
         model.set_statistics(*statistics(data.splits["train"]), data.grid.coordinates)
         tables = [table(data.splits[name], recipe.input.to_map) for name in ("train", "val")]
         complete = [torch.from_numpy(part) for x, _, y in tables for part in (x, without_gaps(x, y, model.targets))]

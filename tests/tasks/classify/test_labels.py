@@ -8,7 +8,7 @@ from sklearn.metrics import average_precision_score
 
 from tests.runs import tiny_recipe
 from unireplknet.data.dataset import Batch
-from unireplknet.data.split import Labelled, Split
+from unireplknet.data.split import LabeledData, Split
 from unireplknet.errors import UserError
 from unireplknet.randomness import seed_from
 from unireplknet.tasks.classify.labels import check_labels, class_loss, class_probabilities, class_targets
@@ -36,8 +36,8 @@ def test_probabilities_are_of_each_class_or_of_all_together() -> None:
     np.testing.assert_allclose(class_probabilities(logits, "cross_entropy").sum(1), 1)
 
 
-def labelled(labels: np.ndarray) -> Labelled:
-    return Labelled(("a", "b", "c"), {"train": Split(list(range(len(labels))), labels)})
+def labelled(labels: np.ndarray) -> LabeledData:
+    return LabeledData(("a", "b", "c"), {"train": Split(list(range(len(labels))), labels)})
 
 
 @pytest.mark.parametrize(

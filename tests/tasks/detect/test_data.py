@@ -47,11 +47,11 @@ def test_layouts(tmp_path: Path) -> None:
         data = load_coco(tmp_path / path)
         assert list(data.splits) == splits
         assert all(item.image.is_file() for split in data.splits.values() for item in split.items)
-    divided = load_coco(whole).divided(0.25, 0.2, 0)
+    divided = load_coco(whole).split(0.25, 0.2, 0)
     assert {name: len(split) for name, split in divided.splits.items()} == {"train": 12, "val": 4, "test": 4}
     names = [item.image.name for split in divided.splits.values() for item in split.items]
     assert len(set(names)) == 20
-    assert len(load_coco(tmp_path / "coco").divided(0.25, 0.2, 0).splits) == 2
+    assert len(load_coco(tmp_path / "coco").split(0.25, 0.2, 0).splits) == 2
     (tmp_path / "coco" / "annotations" / "instances_train2014.json").write_text("{}", encoding="utf-8")
     with pytest.raises(UserError, match=r"instances_train2014.json and .*instances_train2017.json are both for train"):
         load_coco(tmp_path / "coco")
@@ -216,7 +216,7 @@ def test_nothing_to_train_with(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=r"tables in CSV are for data.source box_table"):
             load_coco(path)
     with pytest.raises(UserError, match="none of the 3 images of the train split has a box"):
-        load_coco(write(tmp_path / "empty", images=5)).divided(0.25, 0.2, 0)
+        load_coco(write(tmp_path / "empty", images=5)).split(0.25, 0.2, 0)
     root = write(tmp_path / "gone", GOOD, images=2)
     (root / "images" / "0.png").unlink()
     assert len(load_coco(root).splits["all"]) == 2  # one is an unreadable sample

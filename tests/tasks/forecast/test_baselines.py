@@ -14,7 +14,7 @@ from unireplknet.tasks.forecast.baselines import (
     table,
     without_gaps,
 )
-from unireplknet.tasks.forecast.data import Windowed, WindowSplit
+from unireplknet.tasks.forecast.data import ForecastData, WindowSplit
 
 HOUR = np.timedelta64(3600, "s")
 
@@ -22,21 +22,21 @@ HOUR = np.timedelta64(3600, "s")
 STEP = np.array([[0.5, 0.0, 0.4, 0.0], [0.3, 0.2, 0.0, 0.4], [0.0, 0.6, 0.3, 0.0], [0.2, 0.0, 0.5, 0.1]])
 
 
-def linear_world(hours: int = 2000, seed: int = 0) -> Windowed:
+def linear_world(hours: int = 2000, seed: int = 0) -> ForecastData:
     """Two stations whose next values are a linear function of the last ones of both, and noise."""
     rng = np.random.default_rng(seed)
     x = np.zeros((hours, 2, 2))
     for t in range(1, hours):
         x[t] = (STEP @ x[t - 1].ravel() + rng.normal(0, 1, 4)).reshape(2, 2)
     grid = Grid(np.datetime64("2020-01-01T00:00:00"), HOUR, (x + 5).astype(np.float32), ("a", "b"), ("x", "y"))
-    return Windowed({"all": grid}, 24, 3, (0, 1)).divided(0.2, 0.25)
+    return ForecastData({"all": grid}, 24, 3, (0, 1)).split(0.2, 0.25)
 
 
 def to_map(window: object) -> np.ndarray:
     return window.values.transpose(2, 0, 1)  # type: ignore[attr-defined]
 
 
-def scored(data: Windowed, name: str = "test") -> dict[str, np.ndarray]:
+def scored(data: ForecastData, name: str = "test") -> dict[str, np.ndarray]:
     known = [data.splits["train"], data.splits["val"]]
     forecasts = simple_baselines(known) | learned_baselines(known, data.splits["val"], to_map)
     x, times, y = table(data.splits[name], to_map)
@@ -57,7 +57,7 @@ def test_linear_forecasts_reach_the_noise_of_a_linear_world() -> None:
 
 def test_simple_forecasts_are_pandas(tmp_path: object) -> None:
     inputs = series_input(angles=(), variables=("temp", "wind"), past=30)
-    data = load_series(write_weather(tmp_path), inputs).divided(0.2, 0.25)  # type: ignore[arg-type]
+    data = load_series(write_weather(tmp_path), inputs).split(0.2, 0.25)  # type: ignore[arg-type]
     splits = data.splits
     known = [splits["train"], splits["val"]]
     forecasts = simple_baselines(known)
@@ -117,7 +117,7 @@ def test_later_data_change_no_baseline() -> None:
         values = data.grid.values.copy()
         values[data.splits["test"].first :] += change
         other = Grid(data.grid.start, HOUR, values, ("a", "b"), ("x", "y"))
-        splits = Windowed({"all": other}, 24, 3, (0, 1)).divided(0.2, 0.25).splits
+        splits = ForecastData({"all": other}, 24, 3, (0, 1)).split(0.2, 0.25).splits
         known = [splits["train"], splits["val"]]
         forecasts.append(simple_baselines(known) | learned_baselines(known, splits["val"], to_map))
     for name, forecast in forecasts[0].items():

@@ -9,7 +9,7 @@ from sklearn.preprocessing import StandardScaler
 
 from unireplknet.data.series.grid import Grid
 from unireplknet.errors import UserError
-from unireplknet.tasks.forecast.data import Windowed, WindowSplit, statistics
+from unireplknet.tasks.forecast.data import ForecastData, WindowSplit, statistics
 
 HOUR = np.timedelta64(3600, "s")
 START = np.datetime64("2020-01-31T22:00:00", "s")
@@ -23,9 +23,9 @@ def grid(length: int, gaps: float = 0.0, seed: int = 0) -> Grid:
     return Grid(START, HOUR, values, ("a", "b"), ("x", "y", "z"))
 
 
-def divided(length: int, past: int, horizon: int, val: float, test: float, gaps: float = 0.0) -> Windowed:
-    data = Windowed({"all": grid(length, gaps)}, past, horizon, (2, 0), max_missing=0.5)
-    return data.divided(val, test)
+def divided(length: int, past: int, horizon: int, val: float, test: float, gaps: float = 0.0) -> ForecastData:
+    data = ForecastData({"all": grid(length, gaps)}, past, horizon, (2, 0), max_missing=0.5)
+    return data.split(val, test)
 
 
 @settings(deadline=None)
@@ -86,7 +86,7 @@ def test_nothing_of_training_depends_on_what_comes_later(changed: str) -> None:
     values = before.grid.values.copy()
     values[before.splits[changed].first :] = -1e6
     later = Grid(START, HOUR, values, before.grid.stations, before.grid.variables)
-    after = Windowed({"all": later}, 5, 4, (2, 0)).divided(0.2, 0.25)
+    after = ForecastData({"all": later}, 5, 4, (2, 0)).split(0.2, 0.25)
     one, other = before.splits["train"], after.splits["train"]
     for a, b in zip(statistics(one), statistics(other), strict=True):
         assert torch.equal(a, b)
@@ -99,9 +99,9 @@ def test_nothing_of_training_depends_on_what_comes_later(changed: str) -> None:
 
 
 def test_grids_that_are_divided_already_stay_so() -> None:
-    data = Windowed({"train": grid(50), "val": grid(30), "test": grid(20)}, 5, 4, (0,)).divided(0.2, 0.25)
+    data = ForecastData({"train": grid(50), "val": grid(30), "test": grid(20)}, 5, 4, (0,)).split(0.2, 0.25)
     assert {name: len(split) for name, split in data.splits.items()} == {"train": 42, "val": 22, "test": 12}
-    without = Windowed({"train": grid(50), "test": grid(20)}, 5, 4, (0,)).divided(0.2, 0.25)
+    without = ForecastData({"train": grid(50), "test": grid(20)}, 5, 4, (0,)).split(0.2, 0.25)
     assert {name: len(split) for name, split in without.splits.items()} == {"train": 32, "val": 7, "test": 12}
 
 

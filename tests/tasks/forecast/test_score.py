@@ -65,7 +65,7 @@ def test_a_run_learns_and_is_scored_in_the_units_of_the_file(forecasting: Run) -
 
 def test_the_statistics_in_the_network_are_those_of_training(forecasting: Run) -> None:
     recipe, model = forecasting.recipe, forecasting.load_model()
-    data = load_series(Path(recipe.data.path), recipe.input).divided(0.2, 0.25)  # type: ignore[arg-type]
+    data = load_series(Path(recipe.data.path), recipe.input).split(0.2, 0.25)  # type: ignore[arg-type]
     rows = data.grid.values[: data.splits["train"].end].reshape(-1, 4)
     np.testing.assert_allclose(model.mean, np.nanmean(rows, 0), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(model.std, np.nanstd(rows, 0), rtol=1e-5)

@@ -22,17 +22,17 @@ def test_images_and_masks_of_the_same_name(tmp_path: Path) -> None:
     pairs = data.splits["all"].items
     assert [pair.image.name for pair in pairs] == [f"{i:02}.png" for i in range(8)]
     assert all(pair.mask == tmp_path / "masks" / pair.image.name and pair.classes == 3 for pair in pairs)
-    divided = data.divided(0.25, 0.25, seed=1)
+    divided = data.split(0.25, 0.25, seed=1)
     assert {name: len(split) for name, split in divided.splits.items()} == {"train": 4, "val": 2, "test": 2}
     assert sorted(pair.image for split in divided.splits.values() for pair in split.items) == [p.image for p in pairs]
-    assert divided == load(tmp_path).divided(0.25, 0.25, seed=1) != load(tmp_path).divided(0.25, 0.25, seed=2)
+    assert divided == load(tmp_path).split(0.25, 0.25, seed=1) != load(tmp_path).split(0.25, 0.25, seed=2)
 
 
 def test_a_tree_with_splits_keeps_them(tmp_path: Path) -> None:
     for name, count in (("train", 4), ("test", 2)):
         write_scenes(tmp_path / name, count)
     (tmp_path / "train" / "classes.txt").rename(tmp_path / "classes.txt")
-    data = load(tmp_path).divided(0.25, 0.5, seed=0)
+    data = load(tmp_path).split(0.25, 0.5, seed=0)
     assert {name: len(split) for name, split in data.splits.items()} == {"train": 3, "val": 1, "test": 2}
 
 
@@ -48,7 +48,7 @@ def test_ade20k(tmp_path: Path) -> None:
     data = load_ade20k(tmp_path, ImageInput.extensions)
     assert data.names == ("wall", "building, edifice")
     assert {name: len(split) for name, split in data.splits.items()} == {"train": 3, "val": 2}
-    assert data.divided(0.1, 0.25, 0) == data
+    assert data.split(0.1, 0.25, 0) == data
     pair = data.splits["val"].items[0]
     numbers = np.asarray(Image.open(pair.mask)).astype(int)
     assert set(numbers.flat) == {0, 1, 2, 255}
@@ -91,4 +91,4 @@ def test_what_is_wrong_is_named(spoil, message: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("fractions", [(0.25, 0), (1.5, 0.25)])
 def test_impossible_fractions(fractions: tuple[float, float], tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"_fraction is .*; expected a number between 0 and 1"):
-        load(write_scenes(tmp_path)).divided(*fractions, seed=0)
+        load(write_scenes(tmp_path)).split(*fractions, seed=0)

@@ -1,13 +1,13 @@
-"""WebDataset shards as a source of labelled samples: tar files of ``KEY.jpg`` beside ``KEY.cls``.
+"""WebDataset shards as a source of labeled samples: tar files of ``KEY.jpg`` beside ``KEY.cls``.
 
-Each shard is read once as a whole, when it is first used: its checksum is compared with the manifest, and the places of
-its samples are noted and kept in the cache. From then on a sample is a stretch of a file (:class:`Member`), read where
-it lies, as a file in a folder is. Shards behind a URL are copied into the cache first.
+Each shard is read once as a whole, when it is first used: its checksum is compared with the manifest, and the positions
+of its samples are kept in the cache. From then on a sample is a range of bytes in a file (:class:`ShardSample`), read
+in place like a file in a folder. Shards behind a URL are first copied into the cache.
 
-Why not a stream, as the webdataset library reads: a stream knows neither its length nor its place. Here the number of
-samples is known up front and each has an index, so order, augmentation, equal steps on every process, every sample once
-an epoch, and going on bit for bit within an epoch are those of any other source, by the same code. What it costs is
-disk space for remote shards. Random reads are what slow disks dislike; ``data.window`` keeps them close together.
+Why not a stream, as the webdataset library reads: a stream knows neither its length nor its position. Here the number
+of samples is known up front and each has an index, so that order, augmentation, equal steps on every process, every
+sample once an epoch, and bit-exact resume within an epoch are those of any other source, by the same code. The cost is
+disk space for remote shards. Slow disks dislike random reads; ``data.window`` keeps them close together.
 
 Nothing in a shard is unpickled or executed.
 """
@@ -31,8 +31,8 @@ from typing import Any
 import numpy as np
 
 from unireplknet.data.shards.manifest import FORMAT, MANIFEST, Entry, Manifest
-from unireplknet.data.shards.samples import Members
-from unireplknet.data.split import Labelled, Split
+from unireplknet.data.shards.samples import ShardSamples
+from unireplknet.data.split import LabeledData, Split
 from unireplknet.errors import UserError, missing_extra
 from unireplknet.files import replacing
 
@@ -84,7 +84,7 @@ class Index:
     sha256: np.ndarray
 
 
-def load_shards(location: str | Path, extensions: Sequence[str]) -> Labelled:
+def load_shards(location: str | Path, extensions: Sequence[str]) -> LabeledData:
     """Find shards, check them, and read which samples they hold.
 
     Args:
@@ -111,7 +111,7 @@ def load_shards(location: str | Path, extensions: Sequence[str]) -> Labelled:
     splits = {}
     for name in dict.fromkeys(shard.split for shard in shards):
         splits[name] = _join([found for shard, found in zip(shards, prepared, strict=True) if shard.split == name])
-    return Labelled(classes, splits)
+    return LabeledData(classes, splits)
 
 
 def find_shards(location: str | Path) -> tuple[list[Shard], tuple[str, ...]]:
@@ -332,8 +332,8 @@ def _join(prepared: Sequence[tuple[Path, Index]]) -> Split:
     offsets, sizes, labels = (
         np.concatenate([getattr(index, column) for index in indices]) for column in ("offsets", "sizes", "labels")
     )
-    archive = np.repeat(np.arange(len(paths), dtype=np.int32), [len(index.labels) for index in indices])
-    return Split(Members(tuple(paths), archive, names, offsets, sizes), labels)
+    shard_index = np.repeat(np.arange(len(paths), dtype=np.int32), [len(index.labels) for index in indices])
+    return Split(ShardSamples(tuple(paths), shard_index, names, offsets, sizes), labels)
 
 
 def _content(place: str) -> bytes:

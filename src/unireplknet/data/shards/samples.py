@@ -1,4 +1,4 @@
-"""Files that lie inside larger ones, as samples do in a shard, read where they lie."""
+"""Samples inside shards, read in place."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import overload
 import numpy as np
 
 
-class MemberFile(io.BytesIO):
-    """The content of a member as an open file that also answers what readers ask of a path.
+class ShardFile(io.BytesIO):
+    """The content of a shard sample as an open file that also answers what readers ask of a path.
 
     Args:
         content: The bytes.
-        name: The name inside the archive.
+        name: The name inside the shard.
     """
 
     def __init__(self, content: bytes, name: str) -> None:
@@ -30,83 +30,83 @@ class MemberFile(io.BytesIO):
         return repr(self.name)
 
     def read_bytes(self) -> bytes:
-        """All of it."""
+        """Return the whole content."""
         return self.getvalue()
 
     def read_text(self, encoding: str = "utf-8") -> str:
-        """All of it as text."""
+        """Return the whole content as text."""
         return self.getvalue().decode(encoding)
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
-    """A stretch of a file that is a file in its own right.
+class ShardSample:
+    """A range of bytes in a shard that is a file of its own.
 
     Attributes:
-        archive: The larger file.
+        shard: The shard.
         name: The name inside it.
         offset: Where its bytes begin.
-        size: How many there are.
+        size: Number of bytes.
     """
 
-    archive: Path
+    shard: Path
     name: str
     offset: int
     size: int
 
     def __str__(self) -> str:
-        return f"{self.archive}:{self.name}"
+        return f"{self.shard}:{self.name}"
 
-    def open(self) -> MemberFile:
+    def open(self) -> ShardFile:
         """Read it.
 
         Raises:
-            OSError: The archive cannot be read, or ends too early.
+            OSError: The shard cannot be read, or is too short.
         """
         # No file is kept open: a forked worker would share its position.
-        with self.archive.open("rb") as file:
+        with self.shard.open("rb") as file:
             file.seek(self.offset)
             content = file.read(self.size)
         if len(content) != self.size:
-            raise OSError(f"{self.archive} ends {self.size - len(content)} bytes too early")
-        return MemberFile(content, self.name)
+            raise OSError(f"{self.shard} is {self.size - len(content)} bytes too short")
+        return ShardFile(content, self.name)
 
 
 @dataclass(frozen=True, eq=False)
-class Members(Sequence[Member]):
-    """Millions of members in a few arrays, which workers share without copying.
+class ShardSamples(Sequence[ShardSample]):
+    """Millions of shard samples in a few arrays, which workers share without copying.
 
     Attributes:
-        archives: The larger files.
-        archive: Index of the larger file of each member, shape (N,), integer.
+        shards: The shards.
+        shard_index: Index of the shard of each sample, shape (N,), integer.
         names: Their names, shape (N,), of numpy's StringDType.
         offsets: Where their bytes begin, shape (N,), integer.
-        sizes: How many there are, shape (N,), integer.
+        sizes: Number of bytes of each, shape (N,), integer.
     """
 
-    archives: tuple[Path, ...]
-    archive: np.ndarray
+    shards: tuple[Path, ...]
+    shard_index: np.ndarray
     names: np.ndarray
     offsets: np.ndarray
     sizes: np.ndarray
 
     def __len__(self) -> int:
-        return len(self.archive)
+        return len(self.shard_index)
 
     @overload
-    def __getitem__(self, index: int) -> Member: ...
+    def __getitem__(self, index: int) -> ShardSample: ...
     @overload
-    def __getitem__(self, index: slice) -> Members: ...
-    def __getitem__(self, index: int | slice) -> Member | Members:
+    def __getitem__(self, index: slice) -> ShardSamples: ...
+    def __getitem__(self, index: int | slice) -> ShardSample | ShardSamples:
         if isinstance(index, slice):
             return self.take(np.arange(len(self))[index])
-        archive = self.archives[self.archive[index]]
-        return Member(archive, str(self.names[index]), int(self.offsets[index]), int(self.sizes[index]))
+        shard = self.shards[self.shard_index[index]]
+        return ShardSample(shard, str(self.names[index]), int(self.offsets[index]), int(self.sizes[index]))
 
-    def __iter__(self) -> Iterator[Member]:
+    def __iter__(self) -> Iterator[ShardSample]:
         return (self[index] for index in range(len(self)))
 
-    def take(self, indices: np.ndarray) -> Members:
-        """The members at ``indices``, in that order."""
-        columns = (self.archive, self.names, self.offsets, self.sizes)
-        return Members(self.archives, *(column[indices] for column in columns))
+    def take(self, indices: np.ndarray) -> ShardSamples:
+        """Return the samples at ``indices``, in that order."""
+        columns = (self.shard_index, self.names, self.offsets, self.sizes)
+        return ShardSamples(self.shards, *(column[indices] for column in columns))

@@ -1,4 +1,4 @@
-"""One folder a class."""
+"""Class-per-folder trees."""
 
 from __future__ import annotations
 
@@ -6,46 +6,43 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from unireplknet.data.files import find_files
-from unireplknet.data.split import SPLITS, Labelled, Split
+from unireplknet.data.split import SPLITS, LabeledData
 from unireplknet.errors import UserError
 
 
-def load_folder(path: str | Path, extensions: Sequence[str]) -> Labelled:
-    """Read the names in a class-per-folder tree.
+def load_folder(path: str | Path, extensions: Sequence[str]) -> LabeledData:
+    """Find the files of a class-per-folder tree.
 
-    Two layouts: ``path/CLASS/FILE``, which has no split of its own, and ``path/{train,val,test}/CLASS/FILE``, where
-    ``val`` and ``test`` may be missing. Files may lie deeper inside a class folder.
+    There are two layouts: ``path/CLASS/FILE``, which does not define splits, and
+    ``path/{train,val,test}/CLASS/FILE``, where ``val`` and ``test`` may be missing. Files may lie deeper inside a class
+    folder.
 
     Args:
         path: The root of the tree.
         extensions: File name endings of the modality, lower case, with the dot.
 
     Returns:
-        The class names in sorted order and the splits that the tree has.
+        The class names in sorted order and the splits of the tree.
 
     Raises:
-        UserError: The tree is missing or empty, a class has no file, or the splits disagree about the classes.
+        UserError: The tree is missing or empty, a class has no files, or the splits disagree about the classes.
     """
     root = Path(path)
     if not root.is_dir():
         raise UserError(f"{root} is not a folder; expected {root}/CLASS/FILE or {root}/train/CLASS/FILE")
-    splits = {name: root / name for name in SPLITS if (root / name).is_dir()}
-    if "train" not in splits:
-        splits = {"all": root}
-    first, *others = splits.values()
+    folders = {name: root / name for name in SPLITS if (root / name).is_dir()}
+    if "train" not in folders:
+        folders = {"all": root}
+    first = next(iter(folders.values()))
     classes = _class_names(first)
     if len(classes) < 2:
         raise UserError(f"{first} has 1 class folder; at least 2 are needed")
-    for folder in others:
-        if unknown := sorted(set(_class_names(folder)) - set(classes)):
-            raise UserError(f"{folder} has class {unknown[0]!r}, which {first} has not")
-    return Labelled(
-        classes,
-        {name: _load_split(folder, classes, extensions, complete=folder is first) for name, folder in splits.items()},
-    )
+    samples = {name: _samples(folder, extensions) for name, folder in folders.items()}
+    if empty := sorted(set(classes) - set(next(iter(samples.values()))[1])):
+        wanted = " ".join(extensions)
+        raise UserError(f"class {empty[0]!r} has no files: {first / empty[0]} (looked for {wanted})")
+    return LabeledData.from_names(samples, classes, folders)
 
 
 def _class_names(folder: Path) -> tuple[str, ...]:
@@ -55,21 +52,16 @@ def _class_names(folder: Path) -> tuple[str, ...]:
     return names
 
 
-def _load_split(folder: Path, classes: Sequence[str], extensions: Sequence[str], complete: bool) -> Split:
-    items: list[Path] = []
-    labels: list[int] = []
-    for label, name in enumerate(classes):
-        files = find_files(folder / name, extensions)
-        if complete and not files:
-            wanted = " ".join(extensions)
-            raise UserError(f"class {name!r} has no files: {folder / name} (looked for {wanted})")
-        items += files
-        labels += [label] * len(files)
-    return Split(items, np.asarray(labels, dtype=np.int64))
+def _samples(folder: Path, extensions: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """Files and their class names, class by class."""
+    found = [(file, name) for name in _class_names(folder) for file in find_files(folder / name, extensions)]
+    return [file for file, _ in found], [name for _, name in found]
 
 
-def load_grouped(path: str | Path, extensions: Sequence[str], seed: int = 0, fold: int = 0, folds: int = 5) -> Labelled:
-    """Read a class-per-folder tree of related samples, and divide it so that relatives stay on one side.
+def load_grouped(
+    path: str | Path, extensions: Sequence[str], seed: int = 0, fold: int = 0, folds: int = 5
+) -> LabeledData:
+    """Find the files of a class-per-folder tree of related samples; related ones stay in one split.
 
     Args:
         path: The root of the tree ``path/CLASS/FILE``, with ``path/groups.csv``, whose columns ``file`` (such as
@@ -104,4 +96,4 @@ def load_grouped(path: str | Path, extensions: Sequence[str], seed: int = 0, fol
         raise UserError(f"{table} does not name {missing[0]}")
     division = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     train, test = list(division.split(split.labels, split.labels, [group_of[name] for name in names]))[fold]
-    return Labelled(data.classes, {"train": split.take(train), "test": split.take(test)})
+    return LabeledData(data.classes, {"train": split.take(train), "test": split.take(test)})

@@ -9,10 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from unireplknet.data.files import find_files
-from unireplknet.data.split import Labelled, Split
+from unireplknet.data.split import SPLITS, LabeledData
 from unireplknet.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -37,7 +35,7 @@ class _List:
 SPLIT_WORDS = {"train": "train", "val": "val", "validate": "val", "validation": "val", "test": "test"}
 
 
-def load_kinetics(path: str | Path, extensions: Sequence[str]) -> Labelled:
+def load_kinetics(path: str | Path, extensions: Sequence[str]) -> LabeledData:
     """Read annotation lists as Kinetics has them.
 
     A list is a .csv or .txt file in ``path`` or ``path/annotations`` whose name contains train, val, validate or test
@@ -65,13 +63,14 @@ def load_kinetics(path: str | Path, extensions: Sequence[str]) -> Labelled:
     videos: dict[str, Path] = {}
     if any(_has_columns(p) for p in lists.values()):
         videos = {p.stem: p for p in find_files(root, extensions)}
-    read = {name: _read_list(lists[name], root, videos) for name in ("train", "val", "test") if name in lists}
+    read = {name: _read_list(lists[name], root, videos) for name in SPLITS if name in lists}
     classes = tuple(sorted(set(read["train"].labels), key=lambda c: (int(c), c) if c.isdigit() else (-1, c)))
     if len(classes) < 2:
         raise UserError(
             f"{lists['train']} has {len(classes)} class(es) with videos that are there; expected at least 2"
         )
-    return Labelled(classes, {name: _as_split(lists[name], entries, classes) for name, entries in read.items()})
+    samples = {name: (entries.files, entries.labels) for name, entries in read.items()}
+    return LabeledData.from_names(samples, classes, lists)
 
 
 _PARTED = (".csv", ".txt")
@@ -106,10 +105,3 @@ def _read_list(path: Path, root: Path, videos: dict[str, Path]) -> _List:
         text = "%d of the %d videos of %s are not there and are left out; the first: %s"
         logger.warning(text, len(entries.missing), total, path, entries.missing[0])
     return entries
-
-
-def _as_split(path: Path, entries: _List, classes: Sequence[str]) -> Split:
-    number = {name: i for i, name in enumerate(classes)}
-    if unknown := sorted(set(entries.labels) - set(classes)):
-        raise UserError(f"{path} has class {unknown[0]!r}, which the training list has not")
-    return Split(entries.files, np.array([number[label] for label in entries.labels], dtype=np.int64))

@@ -1,19 +1,23 @@
-"""Lists of files with their classes, one or several a file."""
+"""Lists of files with their classes."""
 
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from unireplknet.data.split import SPLITS, Labelled, Split
+from unireplknet.data.split import SPLITS, LabeledData, Split
 from unireplknet.errors import UserError
 
 HEADER = ["path", "labels"]
 
+Row = tuple[Path, list[str]]
+"""A file and its class names."""
 
-def load_list(path: str | Path) -> Labelled:
+
+def load_list(path: str | Path) -> LabeledData:
     """Read a CSV file with the columns ``path`` and ``labels``: ``dog/1.wav,animal;loud``.
 
     Args:
@@ -31,29 +35,32 @@ def load_list(path: str | Path) -> Labelled:
     if not lists.keys() & {"all", "train"}:
         raise UserError(f"{root} is no CSV file, nor a folder with train.csv")
     rows = {name: _read(file) for name, file in lists.items()}
+    if all(len(labels) == 1 for found in rows.values() for _, labels in found):
+        samples = {
+            name: ([file for file, _ in found], [labels[0] for _, labels in found]) for name, found in rows.items()
+        }
+        return LabeledData.from_names(samples, places=lists)
+    return _multilabel(rows, lists)
+
+
+def _multilabel(rows: Mapping[str, Sequence[Row]], lists: Mapping[str, Path]) -> LabeledData:
     first = next(iter(lists))
     classes = tuple(sorted({label for _, labels in rows[first] for label in labels}))
     if len(classes) < 2:
         raise UserError(f"{lists[first]} has {len(classes)} class(es); at least 2 are needed")
-    number = {name: i for i, name in enumerate(classes)}
+    index = {name: i for i, name in enumerate(classes)}
+    splits = {}
     for name, found in rows.items():
-        if unknown := {label for _, labels in found for label in labels} - set(classes):
-            raise UserError(f"{lists[name]} has class {min(unknown)!r}, which {lists[first]} has not")
-    one = all(len(labels) == 1 for found in rows.values() for _, labels in found)
-
-    def split(found: list[tuple[Path, list[str]]]) -> Split:
-        items = [file for file, _ in found]
-        if one:
-            return Split(items, np.asarray([number[labels[0]] for _, labels in found], dtype=np.int64))
         table = np.zeros((len(found), len(classes)), dtype=np.float32)
         for row, (_, labels) in zip(table, found, strict=True):
-            row[[number[label] for label in labels]] = 1
-        return Split(items, table)
+            if unknown := set(labels) - set(classes):
+                raise UserError(f"class {min(unknown)!r} in {lists[name]} is missing from {lists[first]}")
+            row[[index[label] for label in labels]] = 1
+        splits[name] = Split([file for file, _ in found], table)
+    return LabeledData(classes, splits)
 
-    return Labelled(classes, {name: split(found) for name, found in rows.items()})
 
-
-def _read(file: Path) -> list[tuple[Path, list[str]]]:
+def _read(file: Path) -> list[Row]:
     try:
         with file.open(newline="", encoding="utf-8") as stream:
             table = csv.reader(stream)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from unireplknet.data.split import Labelled, Split
+from unireplknet.data.split import LabeledData, Split
 from unireplknet.errors import UserError
 
 
-def load_mnist(path: str | Path) -> Labelled:
+def load_mnist(path: str | Path) -> LabeledData:
     """MNIST, or a data set in its format: four idx-ubyte files in one folder, plain or gzipped.
 
     Args:
@@ -31,7 +31,7 @@ def load_mnist(path: str | Path) -> Labelled:
             raise UserError(f"{folder}: {prefix} has {len(images)} images and {len(labels)} labels")
         splits[name] = Split(list(images), labels.astype(np.int64))
     names = tuple(str(i) for i in range(int(splits["train"].labels.max()) + 1))
-    return Labelled(names, splits)
+    return LabeledData(names, splits)
 
 
 def _read_idx(folder: Path, stem: str, ndim: int) -> np.ndarray:

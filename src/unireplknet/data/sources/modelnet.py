@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from unireplknet.data.files import find_files
-from unireplknet.data.split import Labelled, Split
+from unireplknet.data.split import LabeledData
 from unireplknet.errors import UserError
 
 
-def load_modelnet(path: str | Path, extensions: Sequence[str]) -> Labelled:
+def load_modelnet(path: str | Path, extensions: Sequence[str]) -> LabeledData:
     """ModelNet10 and ModelNet40, as meshes or resampled.
 
     Args:
@@ -36,7 +34,8 @@ def load_modelnet(path: str | Path, extensions: Sequence[str]) -> Labelled:
         files = {name: [f for f in found if len(f.relative_to(root).parts) == 3] for name, found in files.items()}
     if not all(files.values()):
         raise UserError(f"{root} is not ModelNet: expected {root}/CLASS/train/*.off, or modelnet40_train.txt and such")
-    return _by_class(root, files)
+    samples = {split: (found, [file.relative_to(root).parts[0] for file in found]) for split, found in files.items()}
+    return LabeledData.from_names(samples, places={split: f"{root} ({split})" for split in samples})
 
 
 def _resampled(root: Path, shape: str) -> Path:
@@ -45,18 +44,3 @@ def _resampled(root: Path, shape: str) -> Path:
 
 def _lines(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8").split()
-
-
-def _by_class(root: Path, files: Mapping[str, Sequence[Path]]) -> Labelled:
-    """Splits of files that lie below ``root/CLASS``."""
-    names = {split: [file.relative_to(root).parts[0] for file in found] for split, found in files.items()}
-    classes = sorted(set(names["train"]))
-    if unknown := set(names["test"]) - set(classes):
-        raise UserError(f"{root} has test files of {min(unknown)!r} and none to train with")
-    return Labelled(
-        tuple(classes),
-        {
-            split: Split(found, np.array([classes.index(name) for name in names[split]], dtype=np.int64))
-            for split, found in files.items()
-        },
-    )

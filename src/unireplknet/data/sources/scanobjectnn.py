@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from unireplknet.data.hdf5 import read_array
-from unireplknet.data.split import Labelled, Split
+from unireplknet.data.split import LabeledData, Split
 from unireplknet.errors import UserError
 
 SCANOBJECTNN = (
@@ -17,7 +17,7 @@ SCANOBJECTNN = (
 """Class names in the order of the labels."""
 
 
-def load_scanobjectnn(path: str | Path) -> Labelled:
+def load_scanobjectnn(path: str | Path) -> LabeledData:
     """ScanObjectNN: HDF5 files of 2,048 points a scan.
 
     Args:
@@ -41,4 +41,4 @@ def load_scanobjectnn(path: str | Path) -> Labelled:
         if not len(labels) or not 0 <= labels.min() <= labels.max() < len(SCANOBJECTNN):
             raise UserError(f"{source} has other labels than 0 to {len(SCANOBJECTNN) - 1}")
         splits[name] = Split([source / str(i) for i in range(len(labels))], labels)
-    return Labelled(SCANOBJECTNN, splits)
+    return LabeledData(SCANOBJECTNN, splits)

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from unireplknet.data.files import find_files
-from unireplknet.data.split import Labelled, Split
+from unireplknet.data.split import SPLITS, LabeledData
 from unireplknet.errors import UserError
 
 
-def load_speech_commands(path: str | Path, extensions: Sequence[str]) -> Labelled:
+def load_speech_commands(path: str | Path, extensions: Sequence[str]) -> LabeledData:
     """Speech Commands in its own layout: ``PATH/WORD/*.wav``, validation_list.txt and testing_list.txt.
 
     What neither list names is for training, as the data set's authors say; folders whose name begins with an
@@ -36,17 +34,11 @@ def load_speech_commands(path: str | Path, extensions: Sequence[str]) -> Labelle
         if lost := next((name for name in names if name not in files), None):
             raise UserError(f"{root / lost} is missing, which the list for {split} names")
     named["train"] = sorted(files.keys() - {*named["val"], *named["test"]})
-    labels = {name: i for i, name in enumerate(classes)}
-    return Labelled(
-        classes,
-        {
-            split: Split(
-                [files[name] for name in named[split]],
-                np.asarray([labels[name.partition("/")[0]] for name in named[split]], dtype=np.int64),
-            )
-            for split in ("train", "val", "test")
-        },
-    )
+    samples = {
+        split: ([files[name] for name in named[split]], [name.partition("/")[0] for name in named[split]])
+        for split in SPLITS
+    }
+    return LabeledData.from_names(samples, classes)
 
 
 def _read_list(path: Path) -> list[str]:

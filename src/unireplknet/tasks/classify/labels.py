@@ -12,25 +12,25 @@ from torchmetrics.classification import MultilabelAveragePrecision
 from torchmetrics.functional.classification import multilabel_average_precision
 from torchmetrics.utilities import dim_zero_cat
 
-from unireplknet.data.split import Labelled
+from unireplknet.data.split import LabeledData
 from unireplknet.errors import UserError, shorten
 from unireplknet.tasks.segment.data import IGNORE, Masked, read_numbers
 from unireplknet.training.recipe import Recipe
 
 
-def check_labels(recipe: Recipe, data: Labelled) -> None:
+def check_labels(recipe: Recipe, data: LabeledData) -> None:
     """See that loss and choice of the epoch suit samples with one class each, or with several.
 
     Raises:
         UserError: They do not.
     """
     loss, select = recipe.optim.loss, recipe.trainer.select
-    if data.several and (loss != "bce" or select == "accuracy"):
+    if data.multilabel and (loss != "bce" or select == "accuracy"):
         raise UserError(
             f"the samples have several classes each, which optim.loss {loss} with trainer.select {select} cannot learn;"
             " add --optim.loss bce --trainer.select map"
         )
-    if select == "map" and not data.several:
+    if select == "map" and not data.multilabel:
         raise UserError("trainer.select is map, but the samples have one class each; set it to accuracy or loss")
 
 

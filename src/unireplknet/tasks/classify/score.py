@@ -19,7 +19,7 @@ from torchmetrics.functional.classification import multiclass_accuracy, multicla
 
 from unireplknet.data.dataset import Draw, MapDataset
 from unireplknet.data.files import distinct_stems, find_inputs
-from unireplknet.data.split import Labelled, Split
+from unireplknet.data.split import LabeledData, Split
 from unireplknet.errors import UserError, shorten
 from unireplknet.modalities.panels import panels
 from unireplknet.ops import constant_weights
@@ -339,7 +339,7 @@ def _draw(recipe: Recipe, loader: DataLoader[Any], index: int, said: Prediction,
     return replace(said, picture=str(picture))
 
 
-def nearest_neighbour(run: Run, data: Labelled) -> float:
+def nearest_neighbour(run: Run, data: LabeledData) -> float:
     """Accuracy of a 1-nearest-neighbour classifier on the test split: the floor that a network has to beat.
 
     It compares maps as they are, and knows the train and val samples.
@@ -349,7 +349,7 @@ def nearest_neighbour(run: Run, data: Labelled) -> float:
     return fit_on_maps(KNeighborsClassifier(1), run, data).score(*maps_of(run, data.splits["test"]))
 
 
-def fit_on_maps(classifier: Any, run: Run, data: Labelled) -> Any:
+def fit_on_maps(classifier: Any, run: Run, data: LabeledData) -> Any:
     """Fit a classifier of scikit-learn on the maps of the train and val samples, and return it."""
     known = [maps_of(run, data.splits[name]) for name in ("train", "val")]
     return classifier.fit(*(np.concatenate(parts) for parts in zip(*known, strict=True)))

@@ -6,13 +6,13 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from unireplknet.data.split import SPLITS
+from unireplknet.data.split import random_division, split_parts
 from unireplknet.errors import UserError
 
 I = TypeVar("I", bound=Any)  # noqa: E741
@@ -35,6 +35,10 @@ class ImageSplit(ABC, Generic[I]):
 
     def __len__(self) -> int:
         return len(self.items)
+
+    def take(self, indices: np.ndarray) -> Self:
+        """Return the images at ``indices``, in that order."""
+        return replace(self, items=[self.items[i] for i in indices])
 
     def label(self, index: int) -> Tensor:
         """Nothing: what is to be learnt is read and changed together with the image."""
@@ -73,7 +77,7 @@ class ImageSet(Generic[S]):
         """Names of the outputs: the classes."""
         return self.classes
 
-    def divided(self: D, val_fraction: float, test_fraction: float, seed: int) -> D:
+    def split(self: D, val_fraction: float, test_fraction: float, seed: int) -> D:
         """The samples under the keys train, val and, where there is one, test.
 
         Args:
@@ -84,21 +88,11 @@ class ImageSet(Generic[S]):
         Raises:
             UserError: There are too few images.
         """
-        splits = dict(self.splits)
-        if "all" in splits:
-            splits["train"], splits["test"] = _divide(splits.pop("all"), test_fraction, seed, "test")
-        if "val" not in splits:
-            splits["train"], splits["val"] = _divide(splits["train"], val_fraction, seed, "val")
-        return replace(self, splits={name: splits[name] for name in SPLITS if name in splits})
 
+        def divide(part: S, fraction: float, name: str) -> tuple[S, S]:
+            if len(part) < 2:
+                raise UserError(f"there are {len(part)} image(s): at least 2 are needed to set some aside for {name}")
+            kept, taken = random_division(len(part), fraction, seed)
+            return part.take(kept), part.take(taken)
 
-def _divide(split: S, fraction: float, seed: int, name: str) -> tuple[S, S]:
-    from sklearn.model_selection import train_test_split
-
-    if not 0 < fraction < 1:
-        raise UserError(f"data.{name}_fraction is {fraction}; expected a number between 0 and 1")
-    if len(split.items) < 2:
-        raise UserError(f"there are {len(split.items)} image(s): at least 2 are needed to set some aside for {name}")
-    parts = train_test_split(np.arange(len(split.items)), test_size=fraction, random_state=seed)
-    kept, taken = (replace(split, items=[split.items[i] for i in part]) for part in parts)
-    return kept, taken
+        return replace(self, splits=split_parts(self.splits, divide, val_fraction, test_fraction))

@@ -71,7 +71,7 @@ class BoxSplit(ImageSplit[Objects]):
 class Boxed(ImageSet[BoxSplit]):
     """A data set of images with boxes."""
 
-    def divided(self, val_fraction: float, test_fraction: float, seed: int) -> Boxed:
+    def split(self, val_fraction: float, test_fraction: float, seed: int) -> Boxed:
         """As of :class:`ImageSet`.
 
         Args:
@@ -82,7 +82,7 @@ class Boxed(ImageSet[BoxSplit]):
         Raises:
             UserError: There are too few images, or a part has no boxes.
         """
-        made = super().divided(val_fraction, test_fraction, seed)
+        made = super().split(val_fraction, test_fraction, seed)
         for name, split in made.splits.items():
             if not any(not box.crowd for item in split.items for box in item.boxes):
                 raise UserError(f"none of the {len(split)} images of the {name} split has a box")

@@ -13,10 +13,14 @@ import torch
 from torch import Tensor
 
 from unireplknet.data.series.grid import Grid, Window
-from unireplknet.data.split import SPLITS
+from unireplknet.data.split import split_parts
 from unireplknet.errors import UserError
 
 logger = logging.getLogger(__name__)
+
+
+Extent = tuple[Grid, int, int]
+"""Measurements with the first row that counts and the row after the last one."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ class WindowSplit:
 
 
 @dataclass(frozen=True)
-class Windowed:
+class ForecastData:
     """A data set to forecast.
 
     Attributes:
@@ -107,7 +111,7 @@ class Windowed:
         """Names of the stations."""
         return self.grid.stations
 
-    def divided(self, val_fraction: float, test_fraction: float, seed: int = 0) -> Windowed:
+    def split(self, val_fraction: float, test_fraction: float, seed: int = 0) -> ForecastData:
         """Divide by time: train, then val, then test.
 
         The targets of a window lie in one split alone. Its past may lie in the split before, as it does when a
@@ -121,19 +125,15 @@ class Windowed:
         Raises:
             UserError: A split has no window, for its length or its gaps.
         """
-        for key, fraction in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
-            if not 0 < fraction < 1:
-                raise UserError(f"data.{key} is {fraction}; expected a number between 0 and 1")
-        bounds: dict[str, tuple[Grid, int, int]] = {n: (g, 0, len(g.values)) for n, g in self.grids.items()}
-        if "all" in bounds:
-            grid, _, end = bounds.pop("all")
-            cut = end - round(test_fraction * end)
-            bounds = {"train": (grid, 0, cut), "test": (grid, cut, end)}
-        if "val" not in bounds:
-            grid, first, end = bounds["train"]
-            cut = end - round(val_fraction * (end - first))
-            bounds |= {"train": (grid, first, cut), "val": (grid, cut, end)}
-        splits = {name: self._windows(name, *bounds[name]) for name in SPLITS if name in bounds}
+
+        def cut(part: Extent, fraction: float, _: str) -> tuple[Extent, Extent]:
+            grid, first, end = part
+            middle = end - round(fraction * (end - first))
+            return (grid, first, middle), (grid, middle, end)
+
+        whole = {name: (grid, 0, len(grid.values)) for name, grid in self.grids.items()}
+        bounds = split_parts(whole, cut, val_fraction, test_fraction)
+        splits = {name: self._windows(name, *part) for name, part in bounds.items()}
         return replace(self, splits=splits)
 
     def _windows(self, name: str, grid: Grid, first: int, end: int) -> WindowSplit:
