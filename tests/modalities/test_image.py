@@ -140,5 +140,5 @@ def test_posterizing_to_no_bits_leaves_black() -> None:
 def test_inconsistent_settings_are_named() -> None:
     with pytest.raises(UserError, match=r"input.channels is 2; images have 1, 3 or 4"):
         ImageInput(channels=2)
-    with pytest.raises(UserError, match=r"input.mean has 3 numbers, input.channels is 1"):
+    with pytest.raises(UserError, match=r"input.mean has 3 numbers; expected one per channel, 1"):
         ImageInput(channels=1)

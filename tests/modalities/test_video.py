@@ -188,7 +188,7 @@ def test_inconsistent_settings_are_named() -> None:
         VideoInput(crops=3, fit="squash")
     with pytest.raises(UserError, match=r"input.stride is 0; expected at least 1"):
         VideoInput(stride=0)
-    with pytest.raises(UserError, match=r"input.mean has 3 numbers, input.channels is 1"):
+    with pytest.raises(UserError, match=r"input.mean has 3 numbers; expected one per channel, 1"):
         VideoInput(channels=1)
 
 

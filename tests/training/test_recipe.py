@@ -48,7 +48,7 @@ def test_overriding_leaves_the_recipe_alone() -> None:
         (["--optim.lr", "fast"], "optim.lr.*Got value: fast"),
         (["--trainer.select", "luck"], "trainer.select"),
         (["--optim.epochs", "0"], "optim.epochs is 0; expected at least 1"),
-        (["--input.channels", "3"], "input.mean has 1 numbers, input.channels is 3"),
+        (["--input.channels", "3"], "input.mean has 1 numbers; expected one per channel, 3"),
         (["stray"], "stray"),
     ],
 )

@@ -6,21 +6,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
-import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 
 from unireplknet.data.io import MODES, convert
 from unireplknet.errors import UserError
-from unireplknet.modalities.panels import Panel
+from unireplknet.modalities.color import ColorInput
 
 
 @dataclass
-class ImageInput:
+class ImageInput(ColorInput):
     """How an image becomes a map.
 
     Args:
@@ -41,27 +40,10 @@ class ImageInput:
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
 
-    extensions: ClassVar[tuple[str, ...]] = (
-        ".bmp",
-        ".gif",
-        ".jp2",
-        ".jpeg",
-        ".jpg",
-        ".pgm",
-        ".png",
-        ".ppm",
-        ".tif",
-        ".tiff",
-        ".webp",
-    )
-
     def __post_init__(self) -> None:
         if self.channels not in MODES:
             raise UserError(f"input.channels is {self.channels}; images have 1, 3 or 4")
-        for name in ("mean", "std"):
-            if len(getattr(self, name)) != self.channels:
-                count = len(getattr(self, name))
-                raise UserError(f"input.{name} has {count} numbers, input.channels is {self.channels}")
+        super().__post_init__()
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -85,21 +67,6 @@ class ImageInput:
             A float32 tensor of shape (..., channels, size, size).
         """
         return self._pipeline(image)
-
-    def panels(self, sample: Tensor) -> list[Panel]:
-        """The map as a picture again."""
-        shape = (-1, 1, 1)
-        pixels = sample * torch.tensor(self.std).view(shape) + torch.tensor(self.mean).view(shape)
-        pixels = pixels.clamp(0, 1)
-        return [Panel((pixels[0] if self.channels == 1 else pixels[:3].permute(1, 2, 0)).numpy())]
-
-    def heat(self, weights: Tensor) -> list[np.ndarray]:
-        """Weights of the map's numbers on the picture: the sum over the channels."""
-        return [weights.sum(0).numpy()]
-
-    def finish(self) -> list[v2.Transform]:
-        """The last steps of every pipeline: pixels to normalised numbers."""
-        return [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(self.mean, self.std)]
 
     @property
     def resampling(self) -> InterpolationMode:

@@ -180,7 +180,7 @@ def test_a_training_is_followed_at_its_own_scale(short: int, scaled: int, tmp_pa
 def test_wrong_settings_are_named() -> None:
     with pytest.raises(UserError, match=r"input.overlap is 1.0; expected at least 0 and less than 1"):
         SegmentInput(overlap=1.0)
-    with pytest.raises(UserError, match=r"input.mean has 1 numbers; expected 3"):
+    with pytest.raises(UserError, match=r"input.mean has 1 numbers; expected one per channel, 3"):
         SegmentInput(mean=(0.5,))
     with pytest.raises(UserError, match=r"augment.scale is \(2.0, 1.0\)"):
         SegmentAugment(scale=(2.0, 1.0))

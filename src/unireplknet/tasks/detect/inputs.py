@@ -18,7 +18,8 @@ from torchvision.transforms import v2
 from unireplknet.data.dataset import Batch, Sample, collate_apart
 from unireplknet.data.io import convert
 from unireplknet.errors import UserError, missing_extra
-from unireplknet.modalities.colour import ColourInput, Distort, plain
+from unireplknet.modalities.color import ColorInput
+from unireplknet.tasks.dense.inputs import Distort, plain
 from unireplknet.tasks.detect.data import Objects
 
 Found = tuple[tv_tensors.Image, dict[str, Tensor]]
@@ -26,7 +27,7 @@ Found = tuple[tv_tensors.Image, dict[str, Tensor]]
 
 
 @dataclass
-class DetectInput(ColourInput):
+class DetectInput(ColorInput):
     """How an image and its boxes become a map and what is to be found in it.
 
     Args:
@@ -43,6 +44,7 @@ class DetectInput(ColourInput):
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
 
+    channels: ClassVar[int] = 3  # type: ignore[misc]
     task: ClassVar[str] = "detection"
 
     def __post_init__(self) -> None:

@@ -16,7 +16,8 @@ from torchvision.transforms import v2
 
 from unireplknet.data.io import convert
 from unireplknet.errors import UserError
-from unireplknet.modalities.colour import ColourInput, Distort, plain
+from unireplknet.modalities.color import ColorInput
+from unireplknet.tasks.dense.inputs import Distort, plain
 from unireplknet.tasks.segment.data import IGNORE, Pair, read_numbers
 
 Scene = tuple[tv_tensors.Image, tv_tensors.Mask]
@@ -24,7 +25,7 @@ Scene = tuple[tv_tensors.Image, tv_tensors.Mask]
 
 
 @dataclass
-class SegmentInput(ColourInput):
+class SegmentInput(ColorInput):
     """How an image and its mask become a map and the classes of its pixels.
 
     Args:
@@ -51,6 +52,7 @@ class SegmentInput(ColourInput):
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
 
+    channels: ClassVar[int] = 3  # type: ignore[misc]
     task: ClassVar[str] = "segmentation"
 
     @property
