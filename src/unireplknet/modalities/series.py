@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from unireplknet.data.series.arrays import load_arrays
+from unireplknet.data.series.gaps import nan_mean
 from unireplknet.data.series.grid import NO_TIMES, Grid, Window
 from unireplknet.data.series.tables import (
     STATIONS,
@@ -232,20 +233,14 @@ class SeriesAugment:
     def _change(self, values: np.ndarray) -> np.ndarray:
         draw = lambda *shape: torch.rand(shape).numpy()  # noqa: E731
         if self.noise or self.scale:
-            mean = _nan_mean(values)
+            mean = nan_mean(values, 0, keepdims=True)
             swing = values - mean
-            spread = np.sqrt(_nan_mean(swing**2))
+            spread = np.sqrt(nan_mean(swing**2, 0, keepdims=True))
             swing = swing * (1 + self.scale * (2 * draw(1, 1, values.shape[2]) - 1))
             values = mean + swing + self.noise * spread * torch.randn(values.shape).numpy()
         if self.hide:
             values = np.where(draw(*values.shape) < self.hide, np.nan, values)
         return values.astype(np.float32)
-
-
-def _nan_mean(values: np.ndarray) -> np.ndarray:
-    """Mean over time; 0 where nothing was measured."""
-    seen = ~np.isnan(values)
-    return np.where(seen, values, 0).sum(0, keepdims=True) / np.maximum(seen.sum(0, keepdims=True), 1)
 
 
 def _stretch(column: np.ndarray, length: int) -> np.ndarray:

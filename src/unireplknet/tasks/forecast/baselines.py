@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
+from unireplknet.data.series.gaps import hold_last, nan_mean
 from unireplknet.tasks.forecast.data import WindowSplit
 
 Forecast = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -114,8 +116,9 @@ def _hour_means(known: Sequence[WindowSplit], day: int) -> Forecast:
     rows = np.concatenate([part.measurements() for part in known])[-DAYS * day :][..., list(split.targets)]
     end = split.grid.start + split.end * split.grid.step
     slots = _slot(end - np.arange(len(rows), 0, -1) * split.grid.step, split.grid.step, day)
-    means = np.stack([_nanmean(rows[slots == slot]) for slot in range(day)])
-    means = np.where(np.isnan(means), _nanmean(rows), means)
+    overall = nan_mean(rows, 0, empty=np.nan)
+    means = np.stack([nan_mean(rows[slots == slot], 0, empty=np.nan) for slot in range(day)])
+    means = np.where(np.isnan(means), overall, means)
 
     def forecast(x: np.ndarray, times: np.ndarray) -> np.ndarray:
         ahead = times[:, None] + np.arange(split.horizon) * split.grid.step
@@ -128,22 +131,9 @@ def _slot(times: np.ndarray, step: np.timedelta64, day: int) -> np.ndarray:
     return ((times - times.astype("M8[D]")) // step) % day
 
 
-def _nanmean(rows: np.ndarray) -> np.ndarray:
-    seen = ~np.isnan(rows)
-    with np.errstate(invalid="ignore"):
-        return np.where(seen, rows, 0).sum(0, dtype=np.float64) / seen.sum(0)
-
-
 def filled(x: np.ndarray) -> np.ndarray:
-    """The last measurement before each gap of (B, V, L, stations) in it; the first one where the window begins with a
-    gap, and 0 where nothing was measured."""
-    place = np.arange(x.shape[2])[:, None]
-    known = np.where(np.isnan(x), -1, place)
-    last = np.maximum.accumulate(known, 2)
-    first = np.where(np.isnan(x), x.shape[2], place).min(2, keepdims=True)
-    index = np.where(last < 0, first, last)
-    values = np.take_along_axis(x, index.clip(0, x.shape[2] - 1), 2)
-    return np.nan_to_num(values, nan=0.0)
+    """Fill the gaps of (B, V, L, stations) by :func:`hold_last`; with 0 where nothing was measured."""
+    return hold_last(torch.from_numpy(np.nan_to_num(x)), torch.from_numpy(~np.isnan(x))).numpy()
 
 
 def without_gaps(x: np.ndarray, y: np.ndarray, targets: Sequence[int]) -> np.ndarray:

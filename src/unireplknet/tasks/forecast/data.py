@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unireplknet.data.series.gaps import nan_mean
 from unireplknet.data.series.grid import Grid, Window
 from unireplknet.data.split import split_parts
 from unireplknet.errors import UserError
@@ -172,19 +173,11 @@ class Statistics(NamedTuple):
 def statistics(split: WindowSplit) -> Statistics:
     """Statistics of one split's own stretch of time, and of nothing else."""
     rows = split.measurements()
-    mean, _ = _moments(rows, 0)
-    variance = _moments(rows, mean)[1]
-    change = _moments(rows[split.horizon :] - rows[: -split.horizon], 0)[1]
+    mean = nan_mean(rows, (0, 1))
+    variance = nan_mean(np.square(rows - mean), (0, 1))
+    change = nan_mean(np.square(rows[split.horizon :] - rows[: -split.horizon]), (0, 1))
     stds = [np.where(square > 0, np.sqrt(square), 1) for square in (variance, change)]
     return Statistics(*(torch.tensor(part, dtype=torch.float32) for part in (mean, *stds)))
-
-
-def _moments(rows: np.ndarray, centre: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
-    """Mean of (rows - centre) and of its square over time and stations, without what is missing."""
-    seen = ~np.isnan(rows)
-    count = np.maximum(seen.sum((0, 1)), 1)
-    numbers = np.where(seen, rows - centre, 0)
-    return numbers.sum((0, 1), dtype=np.float64) / count, np.square(numbers).sum((0, 1), dtype=np.float64) / count
 
 
 def _missing(values: np.ndarray, targets: Sequence[int], block: int = 4096) -> tuple[np.ndarray, np.ndarray]:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unireplknet.data.series.gaps import hold_last
 from unireplknet.models.backbone import UniRepLKNet
 
 
@@ -249,12 +250,7 @@ class Forecaster(nn.Module):
         """
         seen = ~x.isnan()
         z = torch.where(seen, (x - self.mean[:, None, None]) / self.std[:, None, None], 0)
-        rows = torch.arange(x.shape[2], device=x.device)[:, None]
-        # The running maximum as a pooling over all rows before: ONNX has no cummax.
-        numbers = F.pad(torch.where(seen, rows, -1).float(), (0, 0, len(rows) - 1, 0), value=-1)
-        last = F.max_pool2d(numbers, (len(rows), 1), 1).long()
-        first = torch.where(seen, rows, x.shape[2] - 1).amin(2, keepdim=True)  # a gap at the start looks ahead
-        held = z.gather(2, torch.where(last < 0, first, last))
+        held = hold_last(z, seen)
         count = seen.sum(2, keepdim=True).clamp_min(1)
         level = z.sum(2, keepdim=True) / count
         spread = (torch.where(seen, z - level, 0).square().sum(2, keepdim=True) / count + 1e-5).sqrt()
