@@ -72,3 +72,36 @@ def test_only_modalities_tasks_recipes_and_fetch_import_a_modality_by_name() -> 
         and (names := list(imports_of_a_modality(path.read_text(encoding="utf-8"))))
     }
     assert not found
+
+
+def imported_parts(code: str) -> Iterator[str]:
+    """The parts of the package that a module imports, wherever in it: "files" of ``unireplknet.files``."""
+    for node in ast.walk(ast.parse(code)):
+        modules: list[str] = []
+        if isinstance(node, ast.Import):
+            modules = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module == "unireplknet":
+            modules = [f"unireplknet.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            modules = [node.module]
+        yield from (name.split(".")[1] for name in modules if name.startswith("unireplknet."))
+
+
+def test_data_sets_know_neither_modalities_nor_tasks_nor_training() -> None:
+    files = sorted((ROOT / "data").rglob("*.py"))
+    assert {"split.py", "reading.py"} <= {path.name for path in files}
+    found = {part for path in files for part in imported_parts(path.read_text(encoding="utf-8"))}
+    assert found <= {"data", "errors", "files", "randomness"}
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import unireplknet.modalities.image",
+        "from unireplknet import modalities",
+        "from unireplknet.modalities import image",
+        "def f():\n    from unireplknet.modalities.image import ImageInput",
+    ],
+)
+def test_the_check_of_parts_sees_every_form(code: str) -> None:
+    assert set(imported_parts(code)) == {"modalities"}
