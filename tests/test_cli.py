@@ -54,7 +54,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     ("words", "message"),
     [
         (["trian"], "no command 'trian'; did you mean train?"),
-        (["train"], "which recipe? One of digits, mnist, emoji, folder"),
+        (["train"], "which recipe? One of digits, folder, "),
         (["train", "digit"], "no recipe 'digit'; did you mean digits?"),
         (["train", "digits", "--optim.lrr", "3"], "unknown flag --optim.lrr; did you mean --optim.lr?"),
         (["train", "digits", "--ouch", "3"], "unknown flag --ouch"),

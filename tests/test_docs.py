@@ -20,7 +20,7 @@ import torch
 import unireplknet
 from unireplknet.cli import COMMANDS, main
 from unireplknet.models.weights import to_released
-from unireplknet.recipes import RECIPES, small
+from unireplknet.recipes import RECIPES, image
 from unireplknet.training.recipe import Recipe
 
 ROOT = Path(__file__).parents[1]
@@ -69,7 +69,7 @@ WORK = (
     "unireplknet.demo.run_demo",
     "unireplknet.deploy.contest.run_contest",
     "unireplknet.doctor.examine",
-    "unireplknet.fetch.fetch",
+    "unireplknet_examples.install.DataSet.install",
     "unireplknet.inspection.find_subject",
     "unireplknet.data.shards.packing.pack",
     "unireplknet.models.complexity.complexity",
@@ -216,7 +216,7 @@ def test_links_within_the_documentation_lead_somewhere(page: Path) -> None:
 
 def small_digits() -> Recipe:
     """The recipe in a second."""
-    recipe = small.digits()
+    recipe = image.digits()
     recipe.model = replace(recipe.model, dims=(8, 8, 16, 16))
     recipe.optim.epochs, recipe.optim.batch_size, recipe.trainer.progress = 1, 256, False
     return recipe

@@ -91,7 +91,7 @@ def test_data_sets_know_neither_modalities_nor_tasks_nor_training() -> None:
     files = sorted((ROOT / "data").rglob("*.py"))
     assert {"split.py", "reading.py"} <= {path.name for path in files}
     found = {part for path in files for part in imported_parts(path.read_text(encoding="utf-8"))}
-    assert found <= {"data", "errors", "files", "randomness"}
+    assert found <= {"data", "errors", "files", "randomness", "registry"}
 
 
 @pytest.mark.parametrize(
@@ -105,3 +105,8 @@ def test_data_sets_know_neither_modalities_nor_tasks_nor_training() -> None:
 )
 def test_the_check_of_parts_sees_every_form(code: str) -> None:
     assert set(imported_parts(code)) == {"modalities"}
+
+
+def test_the_examples_are_found_through_the_registry_alone() -> None:
+    assert "unireplknet_examples" in ROOT.parents[1].joinpath("pyproject.toml").read_text(encoding="utf-8")
+    assert not [path for path in ROOT.rglob("*.py") if "unireplknet_examples" in path.read_text(encoding="utf-8")]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from unireplknet.data.dataset import Draw, MapDataset
 from unireplknet.data.sources.modelnet import load_modelnet
-from unireplknet.data.sources.scanobjectnn import SCANOBJECTNN, load_scanobjectnn
+from unireplknet.data.sources.scanobjectnn import CLASSES, load_scanobjectnn
 from unireplknet.data.split import Split
 from unireplknet.errors import UserError
 from unireplknet.modalities.points import (
@@ -382,7 +382,7 @@ def test_scanobjectnn(tmp_path: Path, ending: str) -> None:
             file["data"] = clouds[: len(labels)]
             file["label"] = np.array(labels, np.uint8)
     data = load_scanobjectnn(tmp_path / f"training_objectdataset{ending}.h5" if ending else tmp_path)
-    assert data.classes == SCANOBJECTNN
+    assert data.classes == CLASSES
     assert data.splits["train"].labels.tolist() == [3, 14, 0]
     assert data.splits["test"].labels.tolist() == [1]
     np.testing.assert_array_equal(INPUTS.read(data.splits["train"].items[2]), -CLOUD)

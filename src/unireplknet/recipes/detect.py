@@ -20,10 +20,11 @@ run by this project, and hours are not estimated. They start from the authors' w
 from __future__ import annotations
 
 from unireplknet.recipes.imagenet import RELEASED
-from unireplknet.recipes.segment import SCENE_NETWORK
 from unireplknet.tasks.detect.inputs import DetectAugment, DetectInput
 from unireplknet.training.plan import Samples
 from unireplknet.training.recipe import Data, Model, Optim, Recipe, Trainer
+
+COCO = Samples(80, {"train": 118_287, "val": 5_000})
 
 
 def coco_t() -> Recipe:
@@ -112,35 +113,10 @@ def boxes() -> Recipe:
     )
 
 
-def scene_boxes() -> Recipe:
-    """Boxes of emoji of eight categories on photographs, by a small network under Faster R-CNN.
-
-    It starts from the backbone that has learnt their masks, by the recipe scenes, as it learns slowly from scratch.
-
-    Command: unireplknet train scene_boxes --data data/scenes --model.weights runs/scenes-1
-    Hardware: a CPU; two cores are enough.
-    Time: about nine minutes on one core.
-    Score: 11.3% box AP (10.2 to 11.9), three seeds; a ConvNeXt of as many parameters
-        7.4% (7.2 to 7.5). Run: benchmarks/results/scene_runs.json.
-    """
-    recipe = boxes()
-    recipe.name = "scene_boxes"
-    recipe.model = Model(**SCENE_NETWORK, anchors=(8, 16, 32, 64), head_width=256, proposals=100, rois=32)
-    recipe.input = DetectInput(short=96, long=128)
-    # No larger than they are: batches are filled up to a multiple of 32 pixels.
-    recipe.augment = DetectAugment(scale=(0.75, 1.0), flip=0.5)
-    recipe.optim = Optim(
-        epochs=6, batch_size=8, lr=1.5e-3, warmup_epochs=0.5, label_smoothing=0.0, clip_grad=10.0, ema=0.99
-    )
-    return recipe
-
-
 ALL = (
     *(coco_t, coco_s, coco_s_in22k, coco_b_in22k, coco_l_in22k, coco_xl_in22k),
-    *(boxes, scene_boxes),
+    boxes,
 )
-
-SAMPLES = {r.__name__: Samples(80, {"train": 118_287, "val": 5_000}) for r in ALL if r.__name__.startswith("coco")}
 
 
 def _coco(name: str, variant: str, weights: str, drop_path: float, layer_decay: float, ema: float = 0.0) -> Recipe:

@@ -11,10 +11,11 @@ import unireplknet
 from unireplknet import UniRepLKNet
 from unireplknet.data.split import LabeledData
 from unireplknet.errors import UserError, nearest, shorten
-from unireplknet.modalities import BUILT_IN, SOURCES, Input
+from unireplknet.modalities import Input
 from unireplknet.models.published import ABLATION_ROWS
 from unireplknet.models.weights import load_other_weights
 from unireplknet.nn.batch_stats import synchronise_batch_norms
+from unireplknet.registry import SOURCES
 from unireplknet.tasks.detect.data import Boxed
 from unireplknet.tasks.detect.network import Detector
 from unireplknet.tasks.forecast.data import ForecastData
@@ -180,7 +181,7 @@ class Data:
 
     Args:
         source: What lies there: "folder" (one folder a class), "shards" (tar files made by `unireplknet pack` or for
-            webdataset), or another name of :data:`unireplknet.modalities.SOURCES`.
+            webdataset), or another name of :data:`unireplknet.registry.SOURCES`.
         path: Where the samples lie; --data PATH is short for it.
         test_fraction: Part of the data to test with, where the source is not divided already.
         val_fraction: Part of the training samples to choose the epoch with, where the source has no val folder.
@@ -206,13 +207,11 @@ class Data:
         Raises:
             UserError: There is no such source, or it is not what the path holds.
         """
-        if self.source not in SOURCES:
-            hint = nearest(self.source, SOURCES) or f"; there are {', '.join(SOURCES)}"
-            raise UserError(f"data.source is {self.source!r}{hint}")
-        if self.source not in BUILT_IN and not self.path:
+        source = SOURCES.find(self.source, "data.source")
+        if source.needs_path and not self.path:
             raise UserError(f"data.source {self.source!r} needs a path: add --data PATH")
-        data = SOURCES[self.source](Path(self.path), inputs)
-        return data.split(self.val_fraction, self.test_fraction, self.split_seed)
+        data = source(Path(self.path), inputs)
+        return data.split(self.val_fraction, self.test_fraction, self.split_seed)  # type: ignore[return-value]
 
 
 @dataclass

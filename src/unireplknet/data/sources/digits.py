@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from unireplknet.data.split import LabeledData, Split
+from unireplknet.registry import Source
 
 
 def load_digits() -> LabeledData:
@@ -15,3 +16,6 @@ def load_digits() -> LabeledData:
     images = np.round(digits.images * (255 / 16)).astype(np.uint8)
     names = tuple(str(name) for name in digits.target_names)
     return LabeledData(names, {"all": Split(list(images), digits.target.astype(np.int64))})
+
+
+DIGITS = Source(lambda path, inputs: load_digits(), needs_path=False)

@@ -9,6 +9,7 @@ from pathlib import Path
 from unireplknet.data.files import find_files
 from unireplknet.data.split import SPLITS, LabeledData
 from unireplknet.errors import UserError
+from unireplknet.registry import Source
 
 
 def load_folder(path: str | Path, extensions: Sequence[str]) -> LabeledData:
@@ -97,3 +98,8 @@ def load_grouped(
     division = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     train, test = list(division.split(split.labels, split.labels, [group_of[name] for name in names]))[fold]
     return LabeledData(data.classes, {"train": split.take(train), "test": split.take(test)})
+
+
+FOLDER = Source(lambda path, inputs: load_folder(path, inputs.extensions))
+
+GROUPED = Source(lambda path, inputs: load_grouped(path, inputs.extensions))

@@ -12,6 +12,7 @@ from pathlib import Path
 from unireplknet.data.files import find_files
 from unireplknet.data.split import SPLITS, LabeledData
 from unireplknet.errors import UserError
+from unireplknet.registry import Source
 
 logger = logging.getLogger(__name__)
 
@@ -105,3 +106,6 @@ def _read_list(path: Path, root: Path, videos: dict[str, Path]) -> _List:
         text = "%d of the %d videos of %s are not there and are left out; the first: %s"
         logger.warning(text, len(entries.missing), total, path, entries.missing[0])
     return entries
+
+
+KINETICS = Source(lambda path, inputs: load_kinetics(path, inputs.extensions))

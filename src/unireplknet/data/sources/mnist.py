@@ -9,6 +9,7 @@ import numpy as np
 
 from unireplknet.data.split import LabeledData, Split
 from unireplknet.errors import UserError
+from unireplknet.registry import Source
 
 
 def load_mnist(path: str | Path) -> LabeledData:
@@ -49,3 +50,6 @@ def _read_idx(folder: Path, stem: str, ndim: int) -> np.ndarray:
     if len(raw) != 4 + 4 * ndim + shape.prod():
         raise UserError(f"{file} is cut off: {len(raw)} bytes for the shape {tuple(map(int, shape))}")
     return np.frombuffer(raw, np.uint8, offset=4 + 4 * ndim).reshape(shape)
+
+
+MNIST = Source(lambda path, inputs: load_mnist(path))

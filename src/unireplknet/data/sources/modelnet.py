@@ -8,6 +8,7 @@ from pathlib import Path
 from unireplknet.data.files import find_files
 from unireplknet.data.split import LabeledData
 from unireplknet.errors import UserError
+from unireplknet.registry import Source
 
 
 def load_modelnet(path: str | Path, extensions: Sequence[str]) -> LabeledData:
@@ -44,3 +45,6 @@ def _resampled(root: Path, shape: str) -> Path:
 
 def _lines(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8").split()
+
+
+MODELNET = Source(lambda path, inputs: load_modelnet(path, inputs.extensions))

@@ -9,8 +9,9 @@ import numpy as np
 from unireplknet.data.hdf5 import read_array
 from unireplknet.data.split import LabeledData, Split
 from unireplknet.errors import UserError
+from unireplknet.registry import Source
 
-SCANOBJECTNN = (
+CLASSES = (
     *("bag", "bin", "box", "cabinet", "chair", "desk", "display", "door"),
     *("shelf", "table", "bed", "pillow", "sink", "sofa", "toilet"),
 )
@@ -38,7 +39,10 @@ def load_scanobjectnn(path: str | Path) -> LabeledData:
         if not source.is_file():
             raise UserError(f"{source} is missing; expected training_objectdataset.h5 and test_objectdataset.h5")
         labels = read_array(source, "label").astype(np.int64).reshape(-1)
-        if not len(labels) or not 0 <= labels.min() <= labels.max() < len(SCANOBJECTNN):
-            raise UserError(f"{source} has other labels than 0 to {len(SCANOBJECTNN) - 1}")
+        if not len(labels) or not 0 <= labels.min() <= labels.max() < len(CLASSES):
+            raise UserError(f"{source} has other labels than 0 to {len(CLASSES) - 1}")
         splits[name] = Split([source / str(i) for i in range(len(labels))], labels)
-    return LabeledData(SCANOBJECTNN, splits)
+    return LabeledData(CLASSES, splits)
+
+
+SCANOBJECTNN = Source(lambda path, inputs: load_scanobjectnn(path))

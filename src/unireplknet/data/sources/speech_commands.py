@@ -8,6 +8,7 @@ from pathlib import Path
 from unireplknet.data.files import find_files
 from unireplknet.data.split import SPLITS, LabeledData
 from unireplknet.errors import UserError
+from unireplknet.registry import Source
 
 
 def load_speech_commands(path: str | Path, extensions: Sequence[str]) -> LabeledData:
@@ -45,3 +46,6 @@ def _read_list(path: Path) -> list[str]:
     if not path.is_file():
         raise UserError(f"{path} is missing; Speech Commands says there which files are not for training")
     return sorted(path.read_text(encoding="utf-8").split())
+
+
+SPEECH_COMMANDS = Source(lambda path, inputs: load_speech_commands(path, inputs.extensions))

@@ -7,6 +7,7 @@ from pathlib import Path
 from unireplknet.data.series.ts import read_ts
 from unireplknet.data.split import LabeledData
 from unireplknet.errors import UserError
+from unireplknet.registry import Source
 
 
 def load_ts(path: Path) -> LabeledData:
@@ -25,3 +26,6 @@ def load_ts(path: Path) -> LabeledData:
             raise UserError(f"{files[0]}: series {unlabeled[0]} has no class label")
         samples[split] = [case.values for case, _ in cases], [label for _, label in cases]
     return LabeledData.from_names(samples, places={split: f"{path} ({split})" for split in samples})
+
+
+TS = Source(lambda path, inputs: load_ts(path))

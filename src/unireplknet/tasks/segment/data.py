@@ -12,6 +12,7 @@ from PIL import Image
 from unireplknet.data.files import find_files
 from unireplknet.data.split import SPLITS
 from unireplknet.errors import UserError
+from unireplknet.registry import Source
 from unireplknet.tasks.dense.data import ImageSet, ImageSplit
 
 IGNORE = -100
@@ -131,3 +132,8 @@ def read_numbers(path: Path) -> np.ndarray:
         if len(file.getbands()) > 1:
             raise UserError(f"the mask {path} is in colour ({file.mode}); expected a number a pixel, grey or palette")
         return np.asarray(file).astype(np.int64)
+
+
+MASKS = Source(lambda path, inputs: load_masks(path, inputs.extensions))
+
+ADE20K = Source(lambda path, inputs: load_ade20k(path, inputs.extensions))

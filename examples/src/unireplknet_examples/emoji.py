@@ -16,6 +16,7 @@ import numpy as np
 
 from unireplknet.data.split import LabeledData
 from unireplknet.errors import UserError
+from unireplknet.registry import Source
 
 QUALIFIERS = {
     *("1F3FB", "1F3FC", "1F3FD", "1F3FE", "1F3FF"),  # skin tones
@@ -110,3 +111,6 @@ def _drawings(table: list[dict[str, Any]], vendor: str) -> list[tuple[str, str, 
         for variant in (emoji, *emoji.get("skin_variations", {}).values())
         if variant[f"has_img_{vendor}"]
     ]
+
+
+EMOJI = Source(lambda path, inputs: load_emoji(path))

@@ -10,8 +10,8 @@ import soundfile
 
 from unireplknet.data.sources.folder import load_folder
 from unireplknet.errors import UserError
-from unireplknet.fetch.audio import _divide, keywords, language, speakers
 from unireplknet.modalities.audio import AudioInput
+from unireplknet_examples.layouts.audio import _divide, keywords, language, speakers
 
 
 def write(path: Path, seconds: float = 0.5, seed: int = 0) -> None:

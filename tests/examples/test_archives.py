@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from unireplknet.errors import UserError
-from unireplknet.fetch import archives
-from unireplknet.fetch.archives import Package, checksum, obtain, unpack
+from unireplknet_examples import archives
+from unireplknet_examples.archives import Package, checksum, obtain, unpack
 
 
 def write_tar(path: Path, *members: tarfile.TarInfo | tuple[str, bytes]) -> Path:

@@ -5,8 +5,8 @@ import pytest
 
 from unireplknet.data.frames import open_frames
 from unireplknet.data.sources.folder import load_folder
-from unireplknet.fetch.video import DIRECTIONS, emoji_anim, motion, moving
 from unireplknet.modalities.video import VideoInput
+from unireplknet_examples.layouts.video import DIRECTIONS, emoji_anim, motion, moving
 
 
 def centre(frame: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ import pytest
 
 from unireplknet.data.series.tables import read_csv
 from unireplknet.errors import UserError
-from unireplknet.fetch.series import weather
+from unireplknet_examples.layouts.series import weather
 
 WEATHER = """origin,year,month,day,hour,temp,dewp,humid,wind_dir,wind_speed,wind_gust,precip,pressure,visib,time_hour
 JFK,2013,1,1,1,32,14,59.37,270,22.37,NA,0,1012,10,2013-01-01T06:00:00Z

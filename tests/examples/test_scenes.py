@@ -9,11 +9,11 @@ from PIL import Image
 from torch import from_numpy
 from torch.nn.functional import max_pool2d
 
-from tests.modalities.test_emoji import table, write_package
+from tests.examples.test_emoji import table, write_package
 from unireplknet.errors import UserError
-from unireplknet.fetch.scenes import HIDDEN, PHOTOGRAPHS, SIDE, Scene, objects, scenes
 from unireplknet.modalities.image import ImageInput
 from unireplknet.tasks.segment.data import load_masks
+from unireplknet_examples.layouts.scenes import HIDDEN, PHOTOGRAPHS, SIDE, Scene, objects, scenes
 
 COUNTS = {"train": 30, "val": 12, "test": 12}
 

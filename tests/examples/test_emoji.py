@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from unireplknet.errors import UserError
-from unireplknet.modalities.emoji import load_emoji, subject
 from unireplknet.modalities.image import ImageInput
+from unireplknet_examples.emoji import load_emoji, subject
 
 TONES = ("1F3FB", "1F3FF")
 CATEGORIES = ("Animals & Nature", "People & Body")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from unireplknet.errors import UserError
-from unireplknet.fetch.points import class_of, furniture, group_of
+from unireplknet_examples.layouts.points import class_of, furniture, group_of
 
 BOX = "".join(f"v {x} {y} {z}\n" for x in (0, 1) for y in (0, 2) for z in (0, 5))
 BOX += "f 1 2 4 3\nf 5 7 8 6\nf 1 5 6 2\nf 3 4 8 7\nf 1 3 7 5\nf 2 6 8 4\n"

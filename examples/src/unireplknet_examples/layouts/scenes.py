@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from unireplknet.errors import UserError
-from unireplknet.modalities.emoji import load_emoji
+from unireplknet_examples.emoji import load_emoji
 
 BACKGROUND = "background"
 
