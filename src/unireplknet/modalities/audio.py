@@ -17,6 +17,7 @@ from torch import Tensor
 from unireplknet.errors import UserError, missing_extra
 from unireplknet.modalities.folder import Labelled, Split, find_files
 from unireplknet.modalities.picture import Panel
+from unireplknet.registry import Modality, Source
 
 EPSILON = torch.finfo(torch.float32).eps
 """Kaldi's smallest energy of a band."""
@@ -430,3 +431,8 @@ def _read_list(path: Path) -> list[str]:
     if not path.is_file():
         raise UserError(f"{path} is missing; Speech Commands says there which files are not for training")
     return sorted(path.read_text(encoding="utf-8").split())
+
+
+MODALITY = Modality(AudioInput, AudioAugment)
+
+SPEECH_COMMANDS = Source(load_speech_commands)

@@ -15,6 +15,7 @@ import numpy as np
 
 from unireplknet.errors import UserError
 from unireplknet.modalities.folder import Labelled, Split
+from unireplknet.registry import Source
 
 QUALIFIERS = {
     *("1F3FB", "1F3FC", "1F3FD", "1F3FE", "1F3FF"),  # skin tones
@@ -116,3 +117,6 @@ def _drawings(table: list[dict[str, Any]], vendor: str) -> list[tuple[str, str, 
         for variant in (emoji, *emoji.get("skin_variations", {}).values())
         if variant[f"has_img_{vendor}"]
     ]
+
+
+EMOJI = Source(lambda path, inputs: load_emoji(path))

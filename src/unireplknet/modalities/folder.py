@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -18,6 +18,7 @@ from torch.utils.data import Dataset, Sampler
 from unireplknet.errors import UserError
 from unireplknet.modalities.member import Member, Members
 from unireplknet.randomness import random_state
+from unireplknet.registry import Source
 
 SPLITS = ("train", "val", "test")
 
@@ -302,6 +303,27 @@ class AnySplit(Protocol):
         """A short hash of which samples these are."""
 
 
+class DataSet(Protocol):
+    """What training needs to know of a data set, whatever is to be learnt of it."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the network's outputs."""
+
+    @property
+    def splits(self) -> Mapping[str, Any]:
+        """``{"all": ...}`` where the source has no split of its own, otherwise some of train, val, test."""
+
+    def divided(self, val_fraction: float, test_fraction: float, seed: int) -> DataSet:
+        """The samples under the keys train, val and test.
+
+        Args:
+            val_fraction: Part of the training samples to choose the epoch with, where there is no val split.
+            test_fraction: Part of the samples to test with, where nothing is split.
+            seed: Seed of the divisions.
+        """
+
+
 @dataclass(frozen=True)
 class Draw:
     """Which sample, in which epoch: all that decides a training map, together with the seed."""
@@ -465,3 +487,8 @@ class EpochSampler(Sampler[Draw]):
         interrupted, samples = self._resumed
         done = samples if interrupted == epoch else 0
         return (Draw(epoch, int(index)) for index in order[: self.used][self.rank :: self.world][done:])
+
+
+FOLDER = Source(lambda path, inputs: load_folder(path, inputs.extensions))
+
+GROUPED = Source(lambda path, inputs: load_grouped(path, inputs.extensions))

@@ -18,6 +18,7 @@ from torchvision.transforms import InterpolationMode, v2
 from unireplknet.errors import UserError
 from unireplknet.modalities.folder import Labelled, Split
 from unireplknet.modalities.picture import Panel
+from unireplknet.registry import Modality, Source
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
@@ -283,3 +284,10 @@ def _read_idx(folder: Path, stem: str, ndim: int) -> np.ndarray:
     if len(raw) != 4 + 4 * ndim + shape.prod():
         raise UserError(f"{file} is cut off: {len(raw)} bytes for the shape {tuple(map(int, shape))}")
     return np.frombuffer(raw, np.uint8, offset=4 + 4 * ndim).reshape(shape)
+
+
+MODALITY = Modality(ImageInput, ImageAugment)
+
+DIGITS = Source(lambda path, inputs: load_digits(), needs_path=False)
+
+MNIST = Source(lambda path, inputs: load_mnist(path))

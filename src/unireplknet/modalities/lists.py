@@ -9,6 +9,7 @@ import numpy as np
 
 from unireplknet.errors import UserError
 from unireplknet.modalities.folder import SPLITS, Labelled, Split
+from unireplknet.registry import Source
 
 HEADER = ["path", "labels"]
 
@@ -65,3 +66,6 @@ def _read(file: Path) -> list[tuple[Path, list[str]]]:
     if wrong := next((row for row in rows if len(row) != 2 or not row[0]), None):
         raise UserError(f"{file} has the row {','.join(wrong)!r}; expected a path and labels separated by ;")
     return [(file.parent / path, [name.strip() for name in labels.split(";") if name.strip()]) for path, labels in rows]
+
+
+LIST = Source(lambda path, inputs: load_list(path))

@@ -24,6 +24,7 @@ from torch import Tensor
 from unireplknet.errors import UserError, missing_extra
 from unireplknet.modalities.folder import Labelled, Split, find_files
 from unireplknet.modalities.picture import Panel
+from unireplknet.registry import Modality, Source
 
 MESHES = (".obj", ".off", ".ply", ".stl")
 TABLES = (".txt", ".xyz")
@@ -481,3 +482,10 @@ def _open_h5(path: Path, key: str, index: Any = ()) -> np.ndarray:
             return np.asarray(file[key][index])
     except (OSError, KeyError) as error:
         raise UserError(f"{path} has no readable {key!r}: {error}") from error
+
+
+MODALITY = Modality(PointsInput, PointsAugment)
+
+MODELNET_SOURCE = Source(lambda path, inputs: load_modelnet(path, inputs.extensions))
+
+SCANOBJECTNN_SOURCE = Source(lambda path, inputs: load_scanobjectnn(path))

@@ -35,6 +35,7 @@ from unireplknet.files import replacing
 from unireplknet.modalities.folder import Labelled, Split
 from unireplknet.modalities.manifest import FORMAT, MANIFEST, Entry, Manifest
 from unireplknet.modalities.member import Members
+from unireplknet.registry import Source
 
 logger = logging.getLogger(__name__)
 
@@ -396,3 +397,6 @@ def _cached(name: str) -> Iterator[Path]:
 
 def _short_hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+SHARDS = Source(lambda path, inputs: load_shards(path, inputs.extensions))

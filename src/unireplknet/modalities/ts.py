@@ -10,6 +10,7 @@ import numpy as np
 from unireplknet.errors import UserError
 from unireplknet.modalities.folder import Labelled, Split
 from unireplknet.modalities.windows import NO_TIMES, Window
+from unireplknet.registry import Source
 
 
 def read_ts_file(path: Path) -> Window:
@@ -90,3 +91,6 @@ def read_ts(path: Path) -> list[tuple[Window, str]]:
     if not in_data:
         raise UserError(f"{path} has no @data line: it is not a .ts file")
     return cases
+
+
+TS = Source(lambda path, inputs: load_ts(path))

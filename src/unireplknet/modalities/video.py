@@ -26,6 +26,7 @@ from unireplknet.modalities.image import MODES, ImageAugment, ImageInput
 from unireplknet.modalities.member import MemberFile
 from unireplknet.modalities.picture import Panel
 from unireplknet.randomness import random_state
+from unireplknet.registry import Modality, Source
 
 logger = logging.getLogger(__name__)
 
@@ -362,3 +363,8 @@ def _as_split(path: Path, entries: _List, classes: Sequence[str]) -> Split:
     if unknown := sorted(set(entries.labels) - set(classes)):
         raise UserError(f"{path} has class {unknown[0]!r}, which the training list has not")
     return Split(entries.files, np.array([number[label] for label in entries.labels], dtype=np.int64))
+
+
+MODALITY = Modality(VideoInput, VideoAugment)
+
+KINETICS = Source(lambda path, inputs: load_kinetics(path, inputs.extensions))

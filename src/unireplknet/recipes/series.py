@@ -12,6 +12,7 @@ the choice of the epoch here.
 from __future__ import annotations
 
 from unireplknet.modalities.series import SeriesAugment, SeriesInput
+from unireplknet.tasks.forecast.inputs import ForecastInput
 from unireplknet.training.recipe import Data, Model, Optim, Recipe, Trainer
 
 SMALL = ((7,), (7,), (7, 7), (3,))
@@ -37,7 +38,7 @@ def weather() -> Recipe:
             drop=0.5,
         ),
         data=Data("series", val_fraction=0.15, test_fraction=0.25),
-        input=SeriesInput(
+        input=ForecastInput(
             horizon=24,
             past=48,
             station="station",
@@ -110,7 +111,7 @@ def _published(name: str, variable: str, unit: str) -> Recipe:
             drop_path=0.4,
         ),
         data=Data("series", workers=4),
-        input=SeriesInput(
+        input=ForecastInput(
             horizon=24,
             past=48,
             variables=(variable,),

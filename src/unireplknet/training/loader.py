@@ -8,7 +8,7 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from unireplknet.errors import UserError
-from unireplknet.modalities import collate_of, views_of
+from unireplknet.modalities.base import collate_of, views_of
 from unireplknet.modalities.folder import AnySplit, EpochSampler, MapDataset
 from unireplknet.modalities.member import Members
 from unireplknet.training.recipe import Recipe

@@ -3,7 +3,6 @@ import pandas as pd
 import pytest
 
 from tests.series_data import series_input, weather_frame, write_weather
-from unireplknet.modalities.series import load_series
 from unireplknet.modalities.windows import Grid, Windowed, WindowSplit
 from unireplknet.tasks.forecast import baselines
 from unireplknet.tasks.forecast.baselines import (
@@ -14,6 +13,7 @@ from unireplknet.tasks.forecast.baselines import (
     table,
     without_gaps,
 )
+from unireplknet.tasks.forecast.inputs import load_series
 
 HOUR = np.timedelta64(3600, "s")
 

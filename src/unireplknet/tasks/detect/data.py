@@ -15,6 +15,7 @@ import numpy as np
 
 from unireplknet.errors import UserError, shorten
 from unireplknet.modalities.folder import SPLITS
+from unireplknet.registry import Source
 from unireplknet.tasks.dense.data import ImageSet, ImageSplit
 
 logger = logging.getLogger(__name__)
@@ -343,3 +344,8 @@ def _from_rows(rows: Iterable[dict[str, str]], table: Path, names: tuple[str, ..
             found.append(Box(corners, names.index(row["class"]), area=(x2 - x1) * (y2 - y1)))
     _tell_left_out(bad, count, table)
     return _checked([Objects(table.parent / name, tuple(boxes)) for name, boxes in objects.items()], table)
+
+
+COCO = Source(lambda path, inputs: load_coco(path, inputs.masks))
+
+BOX_TABLE = Source(lambda path, inputs: load_box_table(path, inputs.masks))

@@ -11,6 +11,7 @@ from PIL import Image
 
 from unireplknet.errors import UserError
 from unireplknet.modalities.folder import SPLITS, find_files
+from unireplknet.registry import Source
 from unireplknet.tasks.dense.data import ImageSet, ImageSplit
 
 IGNORE = -100
@@ -130,3 +131,8 @@ def read_numbers(path: Path) -> np.ndarray:
         if len(file.getbands()) > 1:
             raise UserError(f"the mask {path} is in colour ({file.mode}); expected a number a pixel, grey or palette")
         return np.asarray(file).astype(np.int64)
+
+
+MASKS = Source(lambda path, inputs: load_masks(path, inputs.extensions))
+
+ADE20K = Source(lambda path, inputs: load_ade20k(path, inputs.extensions))
