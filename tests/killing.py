@@ -19,7 +19,12 @@ from unireplknet.training.recipe import Recipe
 START = "spawn" if sys.platform == "win32" else "forkserver"
 """Never a fork of the test process: its threads would not survive."""
 
-PRELOADED = ["tests.killing", "unireplknet.training.task", "unireplknet.training.engine", "unireplknet.training.run"]
+PRELOADED = [
+    "tests.killing",
+    "unireplknet.tasks.classify.learn",
+    "unireplknet.training.engine",
+    "unireplknet.training.run",
+]
 
 
 def random_recipe(data: Path, workers: int = 0) -> Recipe:
@@ -58,7 +63,7 @@ def _fit(recipe: Recipe, out: Path, moment: str, epoch: int, batch: int) -> None
         # As on the command line: loader workers are children of the training, and notice its death.
         multiprocessing.set_start_method("fork", force=True)
     from unireplknet.training import callbacks, run
-    from unireplknet.training.task import Task
+    from unireplknet.training.learner import Learner
 
     patch = pytest.MonkeyPatch()
 
@@ -77,11 +82,11 @@ def _fit(recipe: Recipe, out: Path, moment: str, epoch: int, batch: int) -> None
         patch.setattr(owner, name, dying)
 
     if moment == "step":
-        die_in(Task, "training_step", lambda task, _, i: (task.current_epoch, i) == (epoch, batch))
+        die_in(Learner, "training_step", lambda task, _, i: (task.current_epoch, i) == (epoch, batch))
     elif moment == "writing":
         _die_while_writing(patch, after=3 * epoch + batch)
     elif moment == "validating":
-        die_in(Task, "validation_step", lambda task, _, i: (task.current_epoch, i) == (epoch, batch))
+        die_in(Learner, "validation_step", lambda task, _, i: (task.current_epoch, i) == (epoch, batch))
     elif moment == "validated":
         die_in(callbacks.Keeper, "on_train_epoch_end", lambda self, trainer, _: trainer.current_epoch == epoch)
     elif moment == "saved":

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from unireplknet.modalities.series import SeriesAugment, SeriesInput
+from unireplknet.modalities.series import SeriesAugment
+from unireplknet.tasks.forecast.inputs import ForecastInput
 from unireplknet.training.recipe import Data, Model, Optim, Recipe, Trainer
 
 
@@ -39,7 +40,7 @@ def write_weather(folder: Path, hours: int = 400) -> Path:
     return folder
 
 
-def series_input(**changes: object) -> SeriesInput:
+def series_input(**changes: object) -> ForecastInput:
     settings = {
         "horizon": 6,
         "past": 24,
@@ -50,7 +51,7 @@ def series_input(**changes: object) -> SeriesInput:
         "angles": ("from",),
         "embed_dim": 6,
     }
-    return SeriesInput(**(settings | changes))  # type: ignore[arg-type]
+    return ForecastInput(**(settings | changes))  # type: ignore[arg-type]
 
 
 def forecast_recipe(path: Path, epochs: int = 3) -> Recipe:

@@ -59,11 +59,12 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["train", "digits", "--optim.lrr", "3"], "unknown flag --optim.lrr; did you mean --optim.lr?"),
         (["train", "digits", "--ouch", "3"], "unknown flag --ouch"),
         (["train", "digits", "--optim.lr"], "--optim.lr"),
+        (["train", "digits", "--trainer.select", "luck"], "trainer.select is luck, which classification does not have"),
         (["train", "mnist"], "data.source 'mnist' needs a path: add --data PATH"),
         (["train", "mnist", "--data", "nowhere"], "train-images-idx3-ubyte is missing"),
         (["evaluate", "nowhere"], "nowhere is not a run folder"),
         (["predict", "nowhere", "x.png"], "nowhere is not a run folder"),
-        (["predict", "nowhere"], "FILE"),
+        (["predict", "nowhere"], "nowhere is not a run folder"),
         (["evaluate", "x", "--split", "all"], "invalid choice: 'all'"),
         (["pack", "x"], "the following arguments are required: OUT"),
         (["pack", "nowhere", "out"], "nowhere is not a folder"),
@@ -196,7 +197,9 @@ def test_bench_says_when_nothing_ran(capsys: pytest.CaptureFixture[str]) -> None
 
 
 @pytest.mark.parametrize("command", ["evaluate", "predict", "export"])
-def test_a_command_parses_the_configuration_once(command: str, trained: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_parses_the_configuration_once(
+    command: str, trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     parsed: list[Path] = []
     load = Recipe.load
 
@@ -205,7 +208,7 @@ def test_a_command_parses_the_configuration_once(command: str, trained: Run, mon
         return load(path)
 
     monkeypatch.setattr(Recipe, "load", staticmethod(counting))
-    files = [trained.recipe.data.path] if command == "predict" else []
+    more = {"predict": [trained.recipe.data.path], "export": ["--out", str(tmp_path / "model.onnx")]}
     parsed.clear()
-    assert main([command, str(trained.path), *files]) == 0
+    assert main([command, str(trained.path), *more.get(command, [])]) == 0
     assert parsed == [trained.path / "config.yaml"]

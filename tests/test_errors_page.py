@@ -112,14 +112,14 @@ def no_epoch_yet(*_: object) -> None:
 
 
 def overflowing(monkeypatch: pytest.MonkeyPatch) -> None:
-    from unireplknet.training.task import Classification
+    from unireplknet.tasks.classify.learn import ClassificationLearner
 
-    forward = Classification.forward
+    forward = ClassificationLearner.forward
 
-    def broken(self: Classification, maps: torch.Tensor) -> torch.Tensor:
+    def broken(self: ClassificationLearner, maps: torch.Tensor) -> torch.Tensor:
         return forward(self, maps) * (torch.inf if self.training else 1)
 
-    monkeypatch.setattr(Classification, "forward", broken)
+    monkeypatch.setattr(ClassificationLearner, "forward", broken)
 
 
 def nothing(*_: object) -> None:

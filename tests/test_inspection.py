@@ -17,30 +17,34 @@ from tests.data.test_frames import write_video
 from tests.nn.helpers import randomise
 from tests.runs import tiny_recipe
 from unireplknet.cli import main
-from unireplknet.inspection import find_subject, look_at_attribution, look_at_fields
-from unireplknet.modalities import MODALITIES
+from unireplknet.inspection import find_subject, look_at_fields
 from unireplknet.modalities.audio import AudioInput
 from unireplknet.modalities.image import ImageInput
 from unireplknet.modalities.points import PointsInput
 from unireplknet.modalities.series import SeriesInput
 from unireplknet.modalities.video import VideoInput
+from unireplknet.registry import DEFAULT_TASK, MODALITIES
 from unireplknet.tasks.classify import seen
+from unireplknet.tasks.classify.views import look_at_attribution
 from unireplknet.tasks.detect.inputs import DetectInput
+from unireplknet.tasks.forecast.inputs import ForecastInput
 from unireplknet.tasks.segment.inputs import SegmentInput
-from unireplknet.training.recipe import Data, Model, Recipe, Trainer
+from unireplknet.training.learner import build_learner
+from unireplknet.training.recipe import Data, Model, Recipe, Trainer, find_task
 from unireplknet.training.run import Run
-from unireplknet.training.task import build_task
 
 
 def untrained_run(folder: Path, inputs: Any, names: tuple[str, ...], data: Data | None = None, **model: Any) -> Run:
     """What a run of no epochs would leave: enough to look into."""
-    augment = next(a for k, a in MODALITIES.values() if k is type(inputs))
+    task = find_task(getattr(inputs, "task", DEFAULT_TASK))
+    pairs = (*task.inputs.values(), *MODALITIES.values())
+    augment = next(augment for kind, augment in pairs if kind is type(inputs))
     model = {"dims": (8, 8, 16, 16), "stem_stride": 1} | model
-    select = "accuracy" if getattr(inputs, "task", "classification") == "classification" else "loss"
-    trainer = Trainer(progress=False, accelerator="cpu", select=select)
+    trainer = Trainer(progress=False, accelerator="cpu")
     recipe = Recipe(
         "none", Model("test_unireplknet", **model), data or Data(), input=inputs, augment=augment(), trainer=trainer
     )
+    recipe.optim.label_smoothing = 0.0  # detectors have none
     folder.mkdir()
     run = Run.create(folder, recipe, names)
     network = randomise(recipe.build(names))
@@ -161,7 +165,7 @@ def test_first_model_is_the_one_that_training_began_with(trained: Run) -> None:
     import lightning.pytorch as pl
 
     pl.seed_everything(trained.recipe.trainer.seed, verbose=False)
-    begun = build_task(trained.recipe, trained.load_data(), 1).model.state_dict()
+    begun = build_learner(trained.recipe, trained.load_data(), 1).model.state_dict()
     rebuilt = trained.first_model().state_dict()
     assert all(torch.equal(value, rebuilt[key]) for key, value in begun.items())
 
@@ -205,7 +209,7 @@ def test_every_modality_that_classifies(
 
 
 def test_forecasts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    inputs = SeriesInput(horizon=4, past=12, variables=("t", "p"), embed_dim=12)
+    inputs = ForecastInput(horizon=4, past=12, variables=("t", "p"), embed_dim=12)
     path = untrained_run(tmp_path / "run", inputs, ("north", "south")).path
     (field,) = look_at_fields([find_subject(str(path))], tmp_path / "out", count=2)
     assert field.scores.shape == (12, 12)

@@ -21,10 +21,24 @@ from unireplknet.errors import UserError, nearest
 if TYPE_CHECKING:
     from unireplknet.data.installable import Installable
     from unireplknet.data.split import DataSet
+    from unireplknet.modalities.base import Augment, Input
+    from unireplknet.tasks.base import Task
     from unireplknet.training.plan import Samples
     from unireplknet.training.recipe import Recipe
 
 T = TypeVar("T")
+
+
+class Modality(NamedTuple):
+    """A kind of sample.
+
+    Attributes:
+        input: How a sample becomes a map.
+        augment: How training changes samples.
+    """
+
+    input: type[Input]
+    augment: type[Augment]
 
 
 class Source(NamedTuple):
@@ -115,7 +129,33 @@ class Registry(MutableMapping[str, T], Generic[T]):
         return self[name]
 
 
-SOURCES: Registry[Source] = Registry(
+TASKS: Registry[type[Task[Any]]] = Registry(
+    "task",
+    "unireplknet.tasks",
+    {
+        "classification": "unireplknet.tasks.classify.task:Classification",
+        "segmentation": "unireplknet.tasks.segment.task:Segmentation",
+        "detection": "unireplknet.tasks.detect.task:Detection",
+        "forecasting": "unireplknet.tasks.forecast.task:Forecasting",
+    },
+)
+
+DEFAULT_TASK = next(iter(TASKS))
+"""The task of a recipe that names none, and whose input is for none in particular."""
+
+MODALITIES: Registry[Modality] = Registry(
+    "modality",
+    "unireplknet.modalities",
+    {
+        "image": "unireplknet.modalities.image:MODALITY",
+        "audio": "unireplknet.modalities.audio:MODALITY",
+        "points": "unireplknet.modalities.points:MODALITY",
+        "series": "unireplknet.modalities.series:MODALITY",
+        "video": "unireplknet.modalities.video:MODALITY",
+    },
+)
+
+SOURCES: Registry[Callable[[Path, Any], DataSet]] = Registry(
     "data source",
     "unireplknet.sources",
     {
@@ -133,7 +173,7 @@ SOURCES: Registry[Source] = Registry(
         "scanobjectnn": "unireplknet.data.sources.scanobjectnn:SCANOBJECTNN",
         "kinetics": "unireplknet.data.sources.kinetics:KINETICS",
         "speechcommands": "unireplknet.data.sources.speech_commands:SPEECH_COMMANDS",
-        "series": "unireplknet.modalities.series:SERIES",
+        "series": "unireplknet.tasks.forecast.inputs:SERIES",
         "ts": "unireplknet.data.sources.ts:TS",
     },
 )

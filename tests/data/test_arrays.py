@@ -5,7 +5,7 @@ import pytest
 
 from unireplknet.data.series.arrays import load_arrays
 from unireplknet.errors import UserError
-from unireplknet.modalities.series import SeriesInput, load_series
+from unireplknet.tasks.forecast.inputs import ForecastInput, load_series
 
 
 def test_the_arrays_of_global_temperature(tmp_path: Path) -> None:
@@ -15,7 +15,7 @@ def test_the_arrays_of_global_temperature(tmp_path: Path) -> None:
         np.save(tmp_path / f"temp_global_hourly_{split}.npy", tenths)
         times = start + np.arange(length) * np.timedelta64(1, "h")
         np.save(tmp_path / f"data_time_{split}.npy", times.astype(str) if split == "val" else times)
-    inputs = SeriesInput(horizon=24, variables=("temp_global_hourly",), factor=0.1, stations_per_map=3)
+    inputs = ForecastInput(horizon=24, variables=("temp_global_hourly",), factor=0.1, stations_per_map=3)
     data = load_series(tmp_path, inputs).split(0.1, 0.2)
     assert isinstance(data.grid.values.base, np.memmap)
     assert {name: len(split) for name, split in data.splits.items()} == {"train": 129, "val": 29, "test": 29}

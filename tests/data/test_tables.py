@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.series_data import series_input, weather_frame, write_weather
 from unireplknet.data.series.tables import read_csv
 from unireplknet.errors import UserError
-from unireplknet.modalities.series import SeriesInput, load_series
+from unireplknet.tasks.forecast.inputs import ForecastInput, load_series
 
 
 def test_a_table_becomes_what_pandas_pivots_it_to(tmp_path: Path) -> None:
@@ -85,10 +85,8 @@ def test_bad_tables_are_named_by_file_and_line(tmp_path: Path, text: str, messag
 
 def test_other_mistakes_are_named(tmp_path: Path) -> None:
     write_weather(tmp_path)
-    with pytest.raises(UserError, match=r"input.horizon is 0"):
-        load_series(tmp_path, SeriesInput())
     with pytest.raises(UserError, match=r"input.variables is empty"):
-        load_series(tmp_path, SeriesInput(horizon=3))
+        load_series(tmp_path, ForecastInput(horizon=3))
     with pytest.raises(UserError, match=r"nowhere does not exist"):
         load_series(tmp_path / "nowhere", series_input())
     with pytest.raises(UserError, match=r"input.targets has 'snow', input.variables only temp, wind, from_sin"):

@@ -19,7 +19,7 @@ from tests.data.test_frames import write_video
 from tests.deploy.compiler import compiler
 from unireplknet.cli import main
 from unireplknet.deploy import exported as module
-from unireplknet.deploy.exported import Exported, export_run, val_scores
+from unireplknet.deploy.exported import Exported, export_run
 from unireplknet.errors import UserError
 from unireplknet.modalities import MODALITIES
 from unireplknet.modalities.audio import AudioInput
@@ -106,9 +106,9 @@ def test_commands_print_the_error_and_the_prediction(
     assert float(first.rpartition(" ")[2]) < 1e-4
     assert "(3, 8, 8) in training, height and width in the file: any" in second
     val = trained.load_data().splits["val"]
-    of_the_file = val_scores(trained, Exported.open(path).load_model(), val)["top-1"]
-    assert of_the_file == val_scores(trained, trained.load_model(), val)["top-1"]
-    assert third == f"val: top-1 {of_the_file:.2%}, of the run {of_the_file:.2%}"
+    of_the_file = trained.recipe.task.measure(Exported.open(path).load_model(), trained, val)["top-1"]
+    assert of_the_file == trained.recipe.task.measure(trained.load_model(), trained, val)["top-1"]
+    assert third == f"val: top-1 {of_the_file}, of the run {of_the_file}"
     path.unlink()
     blue = str(Path(trained.recipe.data.path) / "blue" / "03.png")
     assert main(["predict", str(file), blue, "--top", "1"]) == 0
@@ -131,7 +131,7 @@ def test_int8_is_calibrated_on_training_samples_and_judged_by_its_score(
     train = {s.map.numpy().tobytes() for s in _samples(trained, "train") if s.map is not None}
     assert len({m.numpy().tobytes() for m in shown}) >= 11  # one of the samples may be the broken picture
     assert all(m[0].numpy().tobytes() in train for m in shown)
-    after, before = report.scores["top-1"]
+    after, before = (score.value for score in report.scores["top-1"])
     assert after >= before - module.POINTS
     monkeypatch.setattr(module, "POINTS", -2.0)
     kept = path.read_bytes()
@@ -226,7 +226,7 @@ def settings_of(modality: str, root: Path) -> tuple[Recipe, list[str]]:
         model=Model("test_unireplknet", stem_stride=1, dims=(8, 8, 16, 16)),
         data=Data("folder", str(root), val_fraction=0.25),
         input=inputs,
-        augment=next(augment for kind, augment in MODALITIES.values() if kind is type(inputs))(),
+        augment=MODALITIES[modality].augment(),
         optim=Optim(epochs=6, batch_size=4, lr=1e-2, warmup_epochs=1, ema=0.5),
         trainer=Trainer(select="loss", progress=False, accelerator="cpu"),
     )

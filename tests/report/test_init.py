@@ -27,7 +27,10 @@ from unireplknet.modalities.image import ImageInput
 from unireplknet.report import sections, write_report
 from unireplknet.report.document import Document, Facts, Table
 from unireplknet.report.material import Material
+from unireplknet.tasks.classify import report as classify_report
 from unireplknet.tasks.classify.score import evaluate
+from unireplknet.tasks.classify.task import Classification
+from unireplknet.tasks.detect import report as detect_report
 from unireplknet.training.recipe import Data
 from unireplknet.training.run import Run, fit
 
@@ -36,7 +39,7 @@ TASKS = ("classification", "forecasting", "segmentation", "detection")
 COMMON = ["Configuration", "Data", "Course of training"]
 
 SECTIONS = {
-    "classification": ["Scores", "Confusion", "Mistakes", "Receptive field", "Kernels", "Stages", "Export"],
+    "classification": ["Scores", "Confusion", "Mistakes", "Stages", "Receptive field", "Kernels", "Export"],
     "forecasting": ["Scores", "Receptive field", "Kernels", "Export"],
     "segmentation": ["Scores", "Masks", "Receptive field", "Kernels", "Export"],
     "detection": ["Scores", "Boxes", "Mistakes", "Receptive field", "Kernels", "Export"],
@@ -175,7 +178,7 @@ def test_the_surest_wrong_boxes_are_shown_and_told(
         found.append({k: truth[k] for k in ("boxes", "labels", "masks")} | {"scores": torch.full((count,), 0.7)})
     monkeypatch.setattr(Run, "load_model", lambda self: Told(found))
     objects = sum(len(each["labels"]) for each in found)
-    (text,) = sections.box_mistakes(material).parts
+    (text,) = detect_report.box_mistakes(material).parts
     assert f"find {objects} of {objects} objects" in text.text
     assert "0 boxes stand for none" in text.text
 
@@ -186,7 +189,7 @@ def test_the_surest_wrong_boxes_are_shown_and_told(
         second[name] = torch.cat([value, value[:1]])
     third["boxes"][1] = torch.tensor([0.0, 0.0, 2.0, 2.0])
     third["scores"] = torch.tensor([0.7, 0.4])
-    text, shown = sections.box_mistakes(material).parts
+    text, shown = detect_report.box_mistakes(material).parts
     assert f"find {objects - 2} of {objects} objects" in text.text
     assert "2 boxes stand for none" in text.text, "a score of 0.4 is not told"
     wrong, double = shown.samples
@@ -231,7 +234,13 @@ def test_names_from_data_are_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     inputs = ImageInput(size=8, channels=1, mean=(0.5,), std=(0.5,))
     run = untrained_run(tmp_path / "run", inputs, NASTY, data=Data("nasty", "somewhere <i>"))
     material = Material(run, "", "", tmp_path)
-    makers = (sections.configuration, sections.data, sections.class_scores, sections.confusion, sections.mistakes)
+    makers = (
+        sections.configuration,
+        sections.data,
+        classify_report.class_scores,
+        classify_report.confusion,
+        classify_report.mistakes,
+    )
     page = Page(Document(NASTY[0], NASTY[1], [NASTY[:2]], [make(material) for make in makers], NASTY[2]).html())
     assert not page.all("script")
     assert not page.all("b")
@@ -264,7 +273,7 @@ def test_a_run_that_has_only_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "Course of training" not in page.text("h2")
     assert any("best.ckpt is missing" in text for text in page.text("p"))
 
-    monkeypatch.setattr(sections, "SCORES", {})  # as if the task were one that has none
+    monkeypatch.setattr(Classification, "sections", lambda self: ())  # as if the task were one that has none
     assert "Class scores" not in Page(read(write_report(run))).text("h2")
 
 
@@ -276,9 +285,9 @@ def test_samples_of_several_classes(tmp_path: Path) -> None:
     recipe = tiny_recipe(tmp_path / "data" / "list.csv", epochs=1)
     recipe.data.source, recipe.optim.loss, recipe.trainer.select = "list", "bce", "map"
     material = Material(fit(recipe, tmp_path / "run"), "", "", tmp_path)
-    assert sections.confusion(material) is None
-    assert sections.mistakes(material) is None
-    _, facts, table, *_ = sections.class_scores(material).parts
+    assert classify_report.confusion(material) is None
+    assert classify_report.mistakes(material) is None
+    _, facts, table, *_ = classify_report.class_scores(material).parts
     assert isinstance(facts, Facts)
     assert isinstance(table, Table)
     assert [name for name, _ in facts.rows] == ["Mean average precision"]

@@ -163,13 +163,13 @@ def test_curves_are_whole_and_new_after_every_epoch(
 def test_drawing_takes_a_small_part_of_short_epochs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock, drawn = [0.0], []
 
-    def draw(folder: Path) -> None:
+    def draw(folder: Path, scores: object) -> None:
         drawn.append(clock[0])
         clock[0] += 0.5
 
     monkeypatch.setattr(callbacks, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
     monkeypatch.setattr(callbacks, "refresh_curves", draw)
-    curves, trainer = callbacks.Curves(tmp_path), SimpleNamespace(is_global_zero=True)
+    curves, trainer = callbacks.Curves(tmp_path, {}), SimpleNamespace(is_global_zero=True)
     for _ in range(60):
         clock[0] += 1
         curves.on_train_epoch_end(trainer, None)  # type: ignore[arg-type]
@@ -183,7 +183,7 @@ def test_drawing_takes_a_small_part_of_short_epochs(tmp_path: Path, monkeypatch:
 def test_a_run_survives_curves_that_cannot_be_drawn(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def broken(metrics: Path, picture: Any) -> None:
+    def broken(metrics: Path, picture: Any, scores: object) -> None:
         picture.write(b"half")
         raise RuntimeError("no\nfont")
 

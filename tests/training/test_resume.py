@@ -18,9 +18,9 @@ from unireplknet.cli import main
 from unireplknet.data.shards.packing import pack
 from unireplknet.errors import Stopped, UserError
 from unireplknet.modalities.image import ImageInput
+from unireplknet.tasks.classify.learn import ClassificationLearner
 from unireplknet.training.checkpoint import DAMAGED, LAST, PREVIOUS, SECTION, find_state
 from unireplknet.training.run import Run, fit, last_folder, new_folder
-from unireplknet.training.task import Classification
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals and limits of this kind are POSIX")
 
@@ -127,15 +127,15 @@ def test_no_state_is_saved_while_gradients_accumulate(data: Path, tmp_path: Path
 
 def interrupt(recipe: Any, out: Path, monkeypatch: pytest.MonkeyPatch, what: int, epoch: int, batch: int) -> None:
     """Train in this process and send it a signal in the middle of a step."""
-    step = Classification.training_step
+    step = ClassificationLearner.training_step
 
-    def signalled(self: Classification, maps: Any, batch_idx: int) -> Any:
+    def signalled(self: ClassificationLearner, maps: Any, batch_idx: int) -> Any:
         if (self.current_epoch, batch_idx) == (epoch, batch):
             signal.raise_signal(what)
         return step(self, maps, batch_idx)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Classification, "training_step", signalled)
+        patch.setattr(ClassificationLearner, "training_step", signalled)
         fit(recipe, out)
 
 
@@ -172,9 +172,9 @@ def test_the_end_in_the_middle_of_validation(
     what: str, data: Path, whole: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While the weights and their average have changed places no state may be saved."""
-    validation_step = Classification.validation_step
+    validation_step = ClassificationLearner.validation_step
 
-    def end(self: Classification, batch: Any, batch_idx: int) -> None:
+    def end(self: ClassificationLearner, batch: Any, batch_idx: int) -> None:
         if (self.current_epoch, batch_idx) == (2, 1):
             if what == "SIGTERM":
                 signal.raise_signal(signal.SIGTERM)
@@ -183,7 +183,7 @@ def test_the_end_in_the_middle_of_validation(
         validation_step(self, batch, batch_idx)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Classification, "validation_step", end)
+        patch.setattr(ClassificationLearner, "validation_step", end)
         with pytest.raises((Stopped, KeyboardInterrupt, OSError)):
             fit(random_recipe(data), tmp_path / "run")
     state = find_state(tmp_path / "run", random_recipe(data).settings())
@@ -198,7 +198,7 @@ def test_the_command_exits_with_75(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     random_recipe(data).save(tmp_path / "r.yaml")
-    monkeypatch.setattr(Classification, "on_train_start", lambda self: signal.raise_signal(signal.SIGTERM))
+    monkeypatch.setattr(ClassificationLearner, "on_train_start", lambda self: signal.raise_signal(signal.SIGTERM))
     assert main(["train", str(tmp_path / "r.yaml"), "--out", str(tmp_path / "run")]) == 75
     assert "stopped by SIGTERM after step 1" in capsys.readouterr().err
 
@@ -307,12 +307,12 @@ def test_resume_takes_the_last_run(
 
 
 def test_a_loss_that_is_no_number_stops_the_run(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    forward = Classification.forward
+    forward = ClassificationLearner.forward
 
-    def broken(self: Classification, maps: torch.Tensor) -> torch.Tensor:
+    def broken(self: ClassificationLearner, maps: torch.Tensor) -> torch.Tensor:
         return forward(self, maps) * (torch.inf if self.training and self.global_step == 4 else 1)
 
-    monkeypatch.setattr(Classification, "forward", broken)
+    monkeypatch.setattr(ClassificationLearner, "forward", broken)
     with pytest.raises(UserError, match=r"the loss is (nan|inf) at step 4 .*nonfinite.json names the batch"):
         fit(random_recipe(data), tmp_path / "run")
     report = json.loads((tmp_path / "run" / "nonfinite.json").read_text())
@@ -340,15 +340,15 @@ def test_a_full_disk_keeps_the_last_good_state(
     import resource
 
     recipe, out = random_recipe(data), tmp_path / "run"
-    limits, step = resource.getrlimit(resource.RLIMIT_FSIZE), Classification.training_step
+    limits, step = resource.getrlimit(resource.RLIMIT_FSIZE), ClassificationLearner.training_step
 
-    def no_room_from_step_5(self: Classification, batch: Any, batch_idx: int) -> Any:
+    def no_room_from_step_5(self: ClassificationLearner, batch: Any, batch_idx: int) -> Any:
         if self.global_step == 5:
             resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
         return step(self, batch, batch_idx)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Classification, "training_step", no_room_from_step_5)
+        patch.setattr(ClassificationLearner, "training_step", no_room_from_step_5)
         try:
             with pytest.raises(UserError, match=r"run cannot be written: .*; the last good state is kept, make room"):
                 fit(recipe, out)

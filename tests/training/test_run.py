@@ -12,11 +12,11 @@ import torch.nn.functional as F
 import unireplknet
 from tests.runs import COLOURS, tiny_recipe, write_tree
 from unireplknet.errors import UserError
+from unireplknet.tasks.classify.learn import ClassificationLearner
 from unireplknet.tasks.classify.score import score
 from unireplknet.training.loader import build_loader
 from unireplknet.training.recipe import Recipe
 from unireplknet.training.run import Run, fit, new_folder
-from unireplknet.training.task import Classification
 
 
 def rows(run: Run) -> list[dict[str, str]]:
@@ -148,14 +148,14 @@ def on_linux() -> bool:
 
 def test_stopping_keeps_the_last_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = tiny_recipe(write_tree(tmp_path / "data"), epochs=5)
-    step = Classification.training_step
+    step = ClassificationLearner.training_step
 
-    def stop_in_the_third_epoch(self: Classification, batch: object, batch_idx: int) -> object:
+    def stop_in_the_third_epoch(self: ClassificationLearner, batch: object, batch_idx: int) -> object:
         if self.current_epoch == 2 and batch_idx == 1:
             signal.raise_signal(signal.SIGINT)
         return step(self, batch, batch_idx)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Classification, "training_step", stop_in_the_third_epoch)
+    monkeypatch.setattr(ClassificationLearner, "training_step", stop_in_the_third_epoch)
     handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt, match=r"last\.ckpt"):
         fit(recipe, tmp_path / "run")

@@ -7,12 +7,13 @@ from typing import Any
 from unireplknet.modalities.audio import AudioAugment, AudioInput
 from unireplknet.modalities.image import ImageAugment, ImageInput
 from unireplknet.modalities.points import PointsAugment, PointsInput
-from unireplknet.modalities.series import SeriesAugment, SeriesInput
+from unireplknet.modalities.series import SeriesAugment
 from unireplknet.modalities.video import VideoAugment, VideoInput
 from unireplknet.recipes.detect import boxes
 from unireplknet.recipes.network import small_network
 from unireplknet.recipes.segment import masks
 from unireplknet.tasks.detect.inputs import DetectAugment, DetectInput
+from unireplknet.tasks.forecast.inputs import ForecastInput
 from unireplknet.tasks.segment.inputs import SegmentAugment
 from unireplknet.training.plan import Samples
 from unireplknet.training.recipe import Data, Model, Optim, Recipe, Trainer
@@ -239,7 +240,7 @@ def weather() -> Recipe:
         "weather",
         model=small_network((16, 16, 24, 24), drop_path=0.2, drop=0.5),
         data=Data("series", val_fraction=0.15, test_fraction=0.25),
-        input=SeriesInput(
+        input=ForecastInput(
             horizon=24,
             past=48,
             station="station",

@@ -29,14 +29,14 @@ def fetch(words: list[str]) -> None:
 
 def pack(words: list[str]) -> None:
     """Pack a folder, one folder a class, into tar files (WebDataset shards) with checksums, to train from."""
-    from unireplknet.modalities import MODALITIES
+    from unireplknet.registry import MODALITIES
 
     parser = Parser("pack", first_line(pack))
     parser.add_argument("folder", metavar="FOLDER", help="FOLDER/CLASS/FILE, or FOLDER/{train,val,test}/CLASS/FILE")
     parser.add_argument("out", metavar="OUT", help="the folder to make; it must not exist")
-    # What masks and boxes belong to does not lie in a folder for each class.
-    named = [name for name, (kind, _) in MODALITIES.items() if getattr(kind(), "task", "") in ("", "classification")]
-    parser.add_argument("--modality", choices=named, default="image", help="whose files to pack; default: image")
+    parser.add_argument(
+        "--modality", choices=list(MODALITIES), default="image", help="whose files to pack; default: image"
+    )
     parser.add_argument(
         "--shard-size", type=_parse_size, default="256MB", help="largest size, such as 1GB; default: 256MB"
     )
@@ -45,7 +45,7 @@ def pack(words: list[str]) -> None:
 
     from unireplknet.data.shards.packing import pack as pack_folder
 
-    extensions = MODALITIES[options.modality][0].extensions
+    extensions = MODALITIES[options.modality].input.extensions
     manifest = pack_folder(options.folder, options.out, extensions, options.shard_size, options.samples)
     for split in dict.fromkeys(shard.split for shard in manifest.shards):
         shards = [shard for shard in manifest.shards if shard.split == split]

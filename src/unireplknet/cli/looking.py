@@ -125,14 +125,16 @@ def _show_kernels(options: argparse.Namespace) -> None:
 
 
 def _show_stages(options: argparse.Namespace) -> None:
-    from unireplknet.inspection import find_subject, look_at_stages
+    from unireplknet.inspection import find_subject
+    from unireplknet.tasks.classify.views import look_at_stages
 
     picture = look_at_stages(find_subject(options.model, options.pretrained), options.file, options.out)
     say(f"written: {picture}")
 
 
 def _show_attribution(options: argparse.Namespace) -> None:
-    from unireplknet.inspection import find_subject, look_at_attribution
+    from unireplknet.inspection import find_subject
+    from unireplknet.tasks.classify.views import look_at_attribution
 
     subject = find_subject(options.model, options.pretrained)
     for found in look_at_attribution(subject, options.files, options.out, options.label):
@@ -141,7 +143,8 @@ def _show_attribution(options: argparse.Namespace) -> None:
 
 
 def _show_confusion(options: argparse.Namespace) -> None:
-    from unireplknet.inspection import find_subject, look_at_confusion
+    from unireplknet.inspection import find_subject
+    from unireplknet.tasks.classify.views import look_at_confusion
 
     found = look_at_confusion(find_subject(options.model), options.out, options.split, options.data)
     for pair in found["confusions"][:10]:
@@ -152,7 +155,8 @@ def _show_confusion(options: argparse.Namespace) -> None:
 
 
 def _show_mistakes(options: argparse.Namespace) -> None:
-    from unireplknet.inspection import find_subject, look_at_mistakes
+    from unireplknet.inspection import find_subject
+    from unireplknet.tasks.classify.views import look_at_mistakes
 
     if options.count < 1:
         raise UserError(f"--count is {options.count}; expected at least 1")

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from unireplknet.errors import UserError, missing_extra
 from unireplknet.modalities.panels import Panel
+from unireplknet.registry import Modality
 
 EPSILON = torch.finfo(torch.float32).eps
 """Kaldi's smallest energy of a band."""
@@ -386,3 +387,6 @@ def _mask(sample: Tensor, axis: int, widest: int, blank: float) -> Tensor:
     at = torch.arange(length)
     hidden = (at >= start) & (at < start + width)
     return sample.masked_fill(hidden[:, None] if axis == 1 else hidden, blank)
+
+
+MODALITY = Modality(AudioInput, AudioAugment)

@@ -16,6 +16,7 @@ from torchvision.transforms import InterpolationMode, v2
 from unireplknet.data.io import MODES, convert
 from unireplknet.errors import UserError
 from unireplknet.modalities.color import ColorInput
+from unireplknet.registry import Modality
 
 
 @dataclass
@@ -172,3 +173,6 @@ def _posterize(image: Image.Image, bits: int, **_: Any) -> Image.Image:
     if bits >= 8:
         return image
     return ImageOps.posterize(image, bits) if bits > 0 else Image.new(image.mode, image.size)
+
+
+MODALITY = Modality(ImageInput, ImageAugment)

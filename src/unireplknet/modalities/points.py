@@ -24,6 +24,7 @@ from torch import Tensor
 from unireplknet.data.hdf5 import read_array
 from unireplknet.errors import UserError, missing_extra
 from unireplknet.modalities.panels import Panel
+from unireplknet.registry import Modality
 
 MESHES = (".obj", ".off", ".ply", ".stl")
 TABLES = (".txt", ".xyz")
@@ -387,3 +388,6 @@ def read_pcd(content: bytes) -> np.ndarray:
         raise
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise UserError(f"it is not a whole PCD file: {error}") from error
+
+
+MODALITY = Modality(PointsInput, PointsAugment)

@@ -24,6 +24,7 @@ from unireplknet.errors import UserError
 from unireplknet.modalities.image import ImageAugment, ImageInput
 from unireplknet.modalities.panels import Panel
 from unireplknet.randomness import random_state
+from unireplknet.registry import Modality
 
 logger = logging.getLogger(__name__)
 
@@ -263,3 +264,6 @@ class _FrameByFrame:
             with random_state(seed):
                 changed.append(tvf.pil_to_tensor(self.change(tvf.to_pil_image(frame))))
         return tv_tensors.Video(torch.stack(changed))
+
+
+MODALITY = Modality(VideoInput, VideoAugment)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from unireplknet.modalities.series import SeriesAugment, SeriesInput
 from unireplknet.recipes.network import small_network
+from unireplknet.tasks.forecast.inputs import ForecastInput
 from unireplknet.training.recipe import Data, Model, Optim, Recipe, Trainer
 
 
@@ -69,7 +70,7 @@ def _published(name: str, variable: str, unit: str) -> Recipe:
             drop_path=0.4,
         ),
         data=Data("series", workers=4),
-        input=SeriesInput(
+        input=ForecastInput(
             horizon=24,
             past=48,
             variables=(variable,),

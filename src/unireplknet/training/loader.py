@@ -12,7 +12,7 @@ from unireplknet.data.sampler import EpochSampler
 from unireplknet.data.shards.samples import ShardSamples
 from unireplknet.data.split import AnySplit
 from unireplknet.errors import UserError
-from unireplknet.modalities import collate_of, views_of
+from unireplknet.modalities.base import collate_of, views_of
 from unireplknet.training.recipe import Recipe
 
 

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
+
+from torch import nn
 
 import unireplknet
 from unireplknet import UniRepLKNet
-from unireplknet.data.split import LabeledData
+from unireplknet.data.split import DataSet
 from unireplknet.errors import UserError, nearest, shorten
-from unireplknet.modalities import Input
+from unireplknet.modalities.base import Input
 from unireplknet.models.published import ABLATION_ROWS
-from unireplknet.models.weights import load_other_weights
 from unireplknet.nn.batch_stats import synchronise_batch_norms
 from unireplknet.registry import SOURCES
-from unireplknet.tasks.detect.data import Boxed
-from unireplknet.tasks.detect.network import Detector
-from unireplknet.tasks.forecast.data import ForecastData
-from unireplknet.tasks.forecast.network import Forecaster
-from unireplknet.tasks.segment.data import Masked
-from unireplknet.tasks.segment.network import Segmenter
-
-Dense = TypeVar("Dense", Segmenter, Detector)
 
 
 @dataclass
@@ -81,7 +74,7 @@ class Model:
         Raises:
             UserError: The settings contradict each other or the data.
         """
-        self._check_classes(classes)
+        self.check_classes(classes)
         kwargs = {
             "in_chans": in_chans,
             "num_classes": len(classes),
@@ -89,7 +82,7 @@ class Model:
             "drop_rate": self.drop,
             "stem_stride": self.stem_stride,
             "head_init_scale": self.head_init_scale,
-        } | self._shape()
+        } | self.shape()
         try:
             if self.row:
                 model = UniRepLKNet(**(self._row_kwargs() | kwargs))
@@ -103,68 +96,20 @@ class Model:
             raise UserError(f"model {self.row or self.name}: {error}") from error
         return model
 
-    def build_segmenter(self, in_chans: int, classes: Sequence[str]) -> Segmenter:
-        """Construct a network under a decoder; its name may be any that timm knows.
+    def check_classes(self, classes: Sequence[str]) -> None:
+        """See that the number of classes that was asked for is that of the data.
 
         Raises:
-            UserError: The settings contradict each other or the data, or the library of decoders is not installed.
+            UserError: It is not.
         """
-        decoder = (self.decoder, self.decoder_width, self.auxiliary > 0)
-        return self._build_under(
-            lambda **kwargs: Segmenter(self.name, in_chans, len(classes), *decoder, **kwargs), classes, "masks are made"
-        )
-
-    def build_detector(self, in_chans: int, classes: Sequence[str], sides: dict[str, int]) -> Detector:
-        """Construct a network under a detector of torchvision's; its name may be any that timm knows.
-
-        Args:
-            in_chans: Channels of the maps.
-            classes: Class names.
-            sides: ``short`` and ``long``, to which it scales maps.
-
-        Raises:
-            UserError: The settings contradict each other or the data.
-        """
-        names = ("detector", "anchors", "box_head", "head_width", "proposals", "rois")
-        settings: dict[str, Any] = {name: getattr(self, name) for name in names} | sides
-        return self._build_under(
-            lambda **kwargs: Detector(
-                self.name, in_chans, len(classes), width=self.decoder_width, **settings, **kwargs
-            ),
-            classes,
-            "boxes are found",
-        )
-
-    def _build_under(self, construct: Callable[..., Dense], classes: Sequence[str], what: str) -> Dense:
-        """A backbone of any kind under something, with the weights that it is to start from."""
-        self._check_classes(classes)
-        if self.row:
-            raise UserError(f"model.row is {self.row!r}; {what} by named variants only, see model.name")
-        kwargs: dict[str, Any] = {"drop_path_rate": self.drop_path} | self._shape()
-        if self.stem_stride != 4:
-            kwargs["stem_stride"] = self.stem_stride
-        try:
-            model = construct(**kwargs)
-            if self.weights:
-                if isinstance(model.backbone, UniRepLKNet):
-                    unireplknet.load_weights(model.backbone, self.weights)
-                else:
-                    load_other_weights(model.backbone, self.weights)
-        except UserError:
-            raise
-        except (ValueError, TypeError, RuntimeError, OSError) as error:
-            raise UserError(f"model {self.name}: {error}") from error
-        return model
-
-    def _check_classes(self, classes: Sequence[str]) -> None:
         if self.num_classes not in (0, len(classes)):
             raise UserError(
                 f"model.num_classes is {self.num_classes}, the data have {len(classes)} classes"
                 f" ({shorten(classes)}); leave it at 0 to follow the data"
             )
 
-    def _shape(self) -> dict[str, Any]:
-        """What differs from the variant."""
+    def shape(self) -> dict[str, Any]:
+        """Arguments of the network that differ from the variant's."""
         return {name: value for name in ("depths", "dims", "kernel_sizes") if (value := getattr(self, name))}
 
     def _row_kwargs(self) -> dict[str, Any]:
@@ -201,17 +146,17 @@ class Data:
     workers: int = 0
     max_unreadable: int = 100
 
-    def load(self, inputs: Input) -> LabeledData | Masked | Boxed | ForecastData:
+    def load(self, inputs: Input) -> DataSet:
         """Find the samples and divide them into train, val and test.
 
         Raises:
             UserError: There is no such source, or it is not what the path holds.
         """
         source = SOURCES.find(self.source, "data.source")
-        if source.needs_path and not self.path:
+        if not self.path and getattr(source, "needs_path", True):
             raise UserError(f"data.source {self.source!r} needs a path: add --data PATH")
         data = source(Path(self.path), inputs)
-        return data.split(self.val_fraction, self.test_fraction, self.split_seed)  # type: ignore[return-value]
+        return data.split(self.val_fraction, self.test_fraction, self.split_seed)
 
 
 @dataclass
@@ -296,9 +241,9 @@ class Trainer:
 
     Args:
         seed: Seed of the first weights, the order of samples and the augmentation.
-        select: What chooses the best epoch on the val split: lowest "loss", highest "accuracy", highest "map" (mean
-            average precision) where samples have several classes, highest "miou" of masks, or highest "box_ap" of
-            boxes; "last" takes the last one, for a val split too small to tell.
+        select: The score on the val split that chooses the best epoch, such as "loss", "accuracy", or another one that
+            the task computes; "last" takes the last epoch, for a val split too small to tell. Empty takes the task's
+            first.
         precision: The arithmetic, as Lightning calls it.
         accelerator: Where to compute; "auto" takes the best there is.
         devices: How many devices to use on each machine.
@@ -314,7 +259,7 @@ class Trainer:
     """
 
     seed: int = 0
-    select: Literal["loss", "accuracy", "map", "miou", "box_ap", "last"] = "accuracy"
+    select: str = ""
     precision: Literal["32-true", "64-true", "bf16-mixed", "16-mixed"] = "32-true"
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
     devices: int = 1
@@ -327,10 +272,11 @@ class Trainer:
     progress: bool = True
     save_minutes: float = 10.0
 
-    def prepare(self, model: UniRepLKNet | Forecaster | Segmenter | Detector) -> None:
+    def prepare(self, model: nn.Module) -> None:
         """Set a network up for the way in which it is to be trained, in place."""
         if self.sync_batchnorm:
             synchronise_batch_norms(model)
-        model.set_grad_checkpointing(self.checkpoint_activations)
+        if self.checkpoint_activations:
+            model.set_grad_checkpointing(True)  # type: ignore[operator]
         if self.compile:
             model.compile()

@@ -12,8 +12,8 @@ from unireplknet.data.split import LabeledData, Split
 from unireplknet.errors import UserError
 from unireplknet.randomness import seed_from
 from unireplknet.tasks.classify.labels import check_labels, class_loss, class_probabilities, class_targets
+from unireplknet.tasks.classify.learn import ClassificationLearner
 from unireplknet.tasks.classify.score import Scores
-from unireplknet.training.task import Classification
 
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(0, 2, (5, 3))
@@ -66,7 +66,7 @@ def test_settings_have_to_suit_the_samples(several: bool, loss: str, select: str
 def test_mixup_blends_what_is_to_be_said_as_it_blends_maps(one: bool) -> None:
     recipe = tiny_recipe("nowhere")
     recipe.optim.loss, recipe.optim.mixup, recipe.optim.label_smoothing = "bce", 1.0, 0.0
-    module = Classification(recipe.model.build(3, "abc"), recipe, 3, steps_per_epoch=1)
+    module = ClassificationLearner(recipe.model.build(3, "abc"), recipe, 3, steps_per_epoch=1)
     seen: list[torch.Tensor] = []
     module.model.forward = lambda maps: seen.append(maps) or torch.zeros(len(maps), 3)  # type: ignore[method-assign]
     numbers = torch.arange(4.0)
@@ -84,7 +84,7 @@ def test_mixup_blends_what_is_to_be_said_as_it_blends_maps(one: bool) -> None:
 @pytest.mark.filterwarnings("ignore:You are trying to `self.log")
 def test_validation_logs_scikit_learns_mean_average_precision() -> None:
     recipe = tiny_recipe("nowhere").override(["--optim.loss", "bce", "--trainer.select", "map"])
-    module = Classification(recipe.model.build(3, "abc"), recipe, 3, steps_per_epoch=1, several=True)
+    module = ClassificationLearner(recipe.model.build(3, "abc"), recipe, 3, steps_per_epoch=1, several=True)
     logits = torch.tensor(LOGITS).float()
     module.model.forward = lambda maps: logits[maps[:, 0, 0, 0].long()]  # type: ignore[method-assign]
     logged: dict[str, Any] = {}

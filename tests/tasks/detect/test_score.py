@@ -19,9 +19,9 @@ from unireplknet.errors import UserError
 from unireplknet.tasks.detect.data import load_coco
 from unireplknet.tasks.detect.inputs import DetectInput
 from unireplknet.tasks.detect.score import BoxScores, evaluate, predict, score
+from unireplknet.training.learner import build_learner
 from unireplknet.training.loader import build_loader
 from unireplknet.training.run import Run, fit
-from unireplknet.training.task import build_task
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +133,7 @@ def test_the_score_while_training_is_that_of_the_evaluation(tmp_path: Path) -> N
     root = write_objects(tmp_path, 8)
     recipe = tiny_recipe(root)
     data = load_coco(root)
-    task = build_task(recipe, recipe.data.load(recipe.input), 1)
+    task = build_learner(recipe, recipe.data.load(recipe.input), 1)
     torch.manual_seed(0)
     found = invented(data, np.random.default_rng(1), False)
     for batch in build_loader(recipe, data.splits["all"]):
@@ -166,7 +166,7 @@ def test_a_run_learns(detecting: Run) -> None:
 def test_losses_of_the_task_are_the_detectors(tmp_path: Path) -> None:
     root = write_objects(tmp_path, 8)
     recipe = tiny_recipe(root)
-    task = build_task(recipe, recipe.data.load(recipe.input), 1)
+    task = build_learner(recipe, recipe.data.load(recipe.input), 1)
     batch = next(iter(build_loader(recipe, load_coco(root).splits["all"], augment=True)))
     torch.manual_seed(0)
     expected = sum(loss.item() for loss in task.model(batch.maps, batch.labels).values())
@@ -178,7 +178,7 @@ def test_losses_of_the_task_are_the_detectors(tmp_path: Path) -> None:
 def test_a_process_without_samples_takes_part_and_changes_nothing(detector: str, tmp_path: Path) -> None:
     anchors = (16, 32, 64) if detector == "retinanet" else (8, 16, 32, 64)
     recipe = tiny_recipe(write_objects(tmp_path, 8), detector=detector, anchors=anchors)
-    task = build_task(recipe, recipe.data.load(recipe.input), 1)
+    task = build_learner(recipe, recipe.data.load(recipe.input), 1)
     task.no_loss().backward()
     gradients = [p.grad for p in task.parameters() if p.requires_grad]
     assert all(gradient is not None and not gradient.any() for gradient in gradients)
@@ -267,7 +267,10 @@ def test_missing_images_are_left_out_as_far_as_that_is_allowed(tmp_path: Path) -
     ("change", "message"),
     [
         ({"optim": {"mixup": 0.5}}, r"boxes are learnt with torchvision's losses: set optim.label_smoothing"),
-        ({"trainer": {"select": "accuracy"}}, r"trainer.select is accuracy, which boxes have not; set it to box_ap"),
+        (
+            {"trainer": {"select": "accuracy"}},
+            r"trainer.select is accuracy, which detection does not have; set it to box_ap or last",
+        ),
         ({"model": {"detector": "mask_rcnn"}}, r"input.masks is for model.detector mask_rcnn, which needs it"),
         ({"input": {"masks": True}}, r"input.masks is for model.detector mask_rcnn"),
         ({"model": {"anchors": [8]}}, r"1 anchors for faster_rcnn; expected 4 or 5"),
@@ -297,13 +300,13 @@ def test_export_says_that_it_does_not_write_detectors(
     detecting: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["export", str(detecting.path), "--out", str(tmp_path / "a.onnx")]) == 2
-    assert "is for detection; export writes networks that classify, forecast or segment" in capsys.readouterr().err
+    assert "is for detection, whose networks are not exported" in capsys.readouterr().err
     assert main(["evaluate", str(detecting.path), "--sliding"]) == 2
-    assert "--multi-scale and --sliding are for masks" in capsys.readouterr().err
+    assert "unrecognized arguments: --sliding" in capsys.readouterr().err
 
 
 def test_the_library_is_named_where_it_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torchmetrics.detection.mean_ap._FASTER_COCO_EVAL_AVAILABLE", False)
     recipe = tiny_recipe(write_objects(tmp_path, 8))
     with pytest.raises(UserError, match=r'run: pip install "unireplknet\[detect\]"'):
-        build_task(recipe, recipe.data.load(recipe.input), 1)
+        build_learner(recipe, recipe.data.load(recipe.input), 1)

@@ -4,7 +4,6 @@ import pytest
 
 from tests.series_data import series_input, weather_frame, write_weather
 from unireplknet.data.series.grid import Grid
-from unireplknet.modalities.series import load_series
 from unireplknet.tasks.forecast import baselines
 from unireplknet.tasks.forecast.baselines import (
     filled,
@@ -15,6 +14,7 @@ from unireplknet.tasks.forecast.baselines import (
     without_gaps,
 )
 from unireplknet.tasks.forecast.data import ForecastData, WindowSplit
+from unireplknet.tasks.forecast.inputs import load_series
 
 HOUR = np.timedelta64(3600, "s")
 

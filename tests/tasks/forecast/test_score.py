@@ -13,11 +13,11 @@ from tests.series_data import forecast_recipe, weather_frame, write_weather
 from tests.training.test_resume import assert_same, outcome
 from unireplknet.cli import main
 from unireplknet.errors import UserError
-from unireplknet.modalities.series import load_series
 from unireplknet.models.weights import load_weights
+from unireplknet.tasks.forecast.inputs import load_series
 from unireplknet.tasks.forecast.score import MODEL, Errors, evaluate, predict
+from unireplknet.training.learner import build_learner
 from unireplknet.training.run import Run, fit
-from unireplknet.training.task import build_task
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def test_the_statistics_in_the_network_are_those_of_training(forecasting: Run) -
 
 def test_training_leaves_the_linear_part_alone_and_the_rest_learns(forecasting: Run) -> None:
     recipe, data = forecasting.recipe, forecasting.load_data()
-    start, end = build_task(recipe, data, steps_per_epoch=1).model, forecasting.load_model()
+    start, end = build_learner(recipe, data, steps_per_epoch=1).model, forecasting.load_model()
     assert start.linear.weight.abs().max() > 0
     assert_same(dict(start.linear.state_dict()), dict(end.linear.state_dict()))
     assert not start.head.weight.any()
@@ -140,7 +140,7 @@ def test_a_killed_forecaster_goes_on_bit_for_bit(tmp_path: Path) -> None:
 def test_accuracy_cannot_choose_a_forecaster(tmp_path: Path) -> None:
     recipe = forecast_recipe(write_weather(tmp_path / "data", 300))
     recipe.trainer.select = "accuracy"
-    with pytest.raises(UserError, match=r"trainer.select is accuracy, which forecasts have not; set it to loss"):
+    with pytest.raises(UserError, match=r"is accuracy, which forecasting does not have; set it to loss or mae or last"):
         fit(recipe, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -174,7 +174,7 @@ def test_series_are_classified_like_anything_else(tmp_path: Path) -> None:
             wave = np.sin(frequency * np.linspace(0, 6.28, 50) + rng.uniform(0, 6)) + rng.normal(0, 0.1, 50)
             pd.DataFrame({"height": wave}).to_csv(tmp_path / "data" / name / f"{i}.csv", index=False)
     recipe = forecast_recipe(tmp_path / "data", epochs=12)
-    recipe.data.source = "folder"
+    recipe.data.source, recipe.task_name = "folder", "classification"
     recipe.input, recipe.augment = SeriesInput(past=64), SeriesAugment(noise=0.1, scale=0.1)
     recipe.optim.batch_size = 8
     torch.manual_seed(0)

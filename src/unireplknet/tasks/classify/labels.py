@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -12,56 +9,26 @@ from torchmetrics.classification import MultilabelAveragePrecision
 from torchmetrics.functional.classification import multilabel_average_precision
 from torchmetrics.utilities import dim_zero_cat
 
-from unireplknet.data.split import LabeledData
-from unireplknet.errors import UserError, shorten
-from unireplknet.tasks.segment.data import IGNORE, Masked, read_numbers
+from unireplknet.data.split import DataSet
+from unireplknet.errors import UserError
 from unireplknet.training.recipe import Recipe
 
 
-def check_labels(recipe: Recipe, data: LabeledData) -> None:
+def check_labels(recipe: Recipe, data: DataSet) -> None:
     """See that loss and choice of the epoch suit samples with one class each, or with several.
 
     Raises:
         UserError: They do not.
     """
+    several = getattr(data, "multilabel", False)
     loss, select = recipe.optim.loss, recipe.trainer.select
-    if data.multilabel and (loss != "bce" or select == "accuracy"):
+    if several and (loss != "bce" or select == "accuracy"):
         raise UserError(
             f"the samples have several classes each, which optim.loss {loss} with trainer.select {select} cannot learn;"
             " add --optim.loss bce --trainer.select map"
         )
-    if select == "map" and not data.multilabel:
+    if select == "map" and not several:
         raise UserError("trainer.select is map, but the samples have one class each; set it to accuracy or loss")
-
-
-def check_masks(recipe: Recipe, data: Masked) -> None:
-    """See that the masks to train with show two classes or more; they are looked at until they do.
-
-    Where objects have a number that is ignored, such as 255 for white, a network would learn to say the other class
-    everywhere, and all that counts would be right. Masks that cannot be read are training's business.
-
-    Raises:
-        UserError: They do not.
-    """
-    inputs: Any = recipe.input
-    shown: set[int] = set()
-    readable = None
-    for pair in data.splits["train"].items:
-        try:
-            shown |= set(inputs.read_labels(pair.mask, pair.classes).unique().tolist()) - {IGNORE}
-        except Exception:  # decoders raise anything
-            continue
-        readable = pair.mask
-        if len(shown) > 1:
-            return
-    if readable is not None:
-        first, last = inputs.first_class, inputs.first_class + len(data.classes) - 1
-        numbers = shorten([str(number) for number in np.unique(read_numbers(readable))])
-        seen = data.classes[shown.pop()] if shown else "no class"
-        raise UserError(
-            f"the masks to train with show {seen} alone: {readable} has the numbers {numbers};"
-            f" the {len(data.classes)} classes are {first} to {last}, and {inputs.ignore} is ignored"
-        )
 
 
 def class_targets(labels: Tensor, classes: int, kind: str) -> Tensor:

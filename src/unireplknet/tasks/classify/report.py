@@ -6,11 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
+from unireplknet.data.dataset import Draw
+from unireplknet.errors import UserError
+from unireplknet.insight.activations import draw_stages, stage_maps
+from unireplknet.modalities.panels import panels
 from unireplknet.report.document import Facts, Part, Picture, Sample, Samples, Section, Table, Text
 from unireplknet.report.material import Material
 from unireplknet.report.tables import of_classes, unreadable
 from unireplknet.tasks.classify.confusion import confusions, draw_confusion
-from unireplknet.tasks.classify.score import show_mistakes
+from unireplknet.tasks.classify.score import Scores, score_split, show_mistakes
+from unireplknet.training.loader import build_loader
 
 
 def classes_in_short(material: Material) -> list[tuple[str, str]]:
@@ -22,7 +27,7 @@ def classes_in_short(material: Material) -> list[tuple[str, str]]:
 
 def class_scores(material: Material) -> Section:
     """Scores of a network that classifies, of all samples and of each class."""
-    found, labels = material.evaluation, material.scores.labels
+    found, labels = material.evaluation, material.once(scores_of).labels
     several = "map" in found
     samples = found["samples"]
     if several:
@@ -63,7 +68,7 @@ def _interval(right: int, samples: int) -> tuple[float, float]:
 
 def confusion(material: Material) -> Section | None:
     """Which classes are taken for which."""
-    classes, scores = material.run.classes, material.scores
+    classes, scores = material.run.classes, material.once(scores_of)
     if scores.labels.ndim == 2:
         return None
     matrix = scores.confusion(len(classes))
@@ -83,10 +88,10 @@ def confusion(material: Material) -> Section | None:
 
 def mistakes(material: Material) -> Section | None:
     """The surest mistakes, as the network saw them."""
-    if material.scores.labels.ndim == 2:
+    if material.once(scores_of).labels.ndim == 2:
         return None
     split = material.data.splits[material.split]
-    shown = show_mistakes(material.run, split, material.scores, 12)
+    shown = show_mistakes(material.run, split, material.once(scores_of), 12)
     if not shown:
         return Section("mistakes", "Mistakes", [Text(f"None: every sample of the {material.split} split is right.")])
     samples = [
@@ -109,3 +114,27 @@ def _enlarged(pixels: np.ndarray, least: int = 96) -> np.ndarray:
     """Small pictures with each pixel repeated, for readers that smooth them."""
     times = max(1, -(-least // max(pixels.shape[:2])))
     return pixels.repeat(times, 0).repeat(times, 1)
+
+
+def stages(material: Material) -> Section:
+    """What each stage makes of one val sample."""
+    run, split = material.run, material.data.splits["val"]
+    dataset = build_loader(run.recipe, split).dataset
+    readable = (i for i in range(len(split)) if dataset[Draw(0, i)].map is not None)
+    index = next(readable, None)
+    if index is None:
+        raise UserError("none of the val samples can be read")
+    sample, name = dataset[Draw(0, index)].map, Path(split.name(index)).name
+    maps = stage_maps(material.subject.model, sample)
+    file = material.folder / "stages.png"
+    draw_stages(panels(material.recipe.input, sample), maps, name, file)
+    sizes = ", ".join(f"{h} x {w}" for _, h, w in (stage.shape for stage in maps))
+    what = (
+        f"{name} of the val split, the mean absolute activation of each stage ({sizes}), the channels that vary most."
+    )
+    return Section("stages", "Stages", [Picture.of(file, what, what)])
+
+
+def scores_of(material: Material) -> Scores:
+    """What the network says of the split."""
+    return score_split(material.run, material.data.splits[material.split])

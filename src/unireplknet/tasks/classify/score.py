@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from unireplknet.errors import UserError, shorten
 from unireplknet.modalities.panels import panels
 from unireplknet.ops import constant_weights
 from unireplknet.tasks.classify.labels import average_precision, class_probabilities
+from unireplknet.tasks.scoring import best_device, choose_split, write_evaluation
 from unireplknet.training.loader import build_loader
 from unireplknet.training.recipe import Recipe
 from unireplknet.training.run import Run
@@ -121,11 +121,6 @@ class Prediction:
     picture: str = ""
 
 
-def best_device() -> torch.device:
-    """The accelerator that PyTorch finds, otherwise the CPU."""
-    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-
-
 def score(model: nn.Module, loader: DataLoader[Any], kind: str = "cross_entropy") -> Scores:
     """Run a network over a loader; the results are on the CPU, in float32.
 
@@ -192,61 +187,6 @@ def evaluate(run: Run, name: str = "", path: str = "") -> tuple[str, Scores]:
     draw_confusion(scores.confusion(len(run.classes)), run.classes, run.path / f"confusion-{name}.png")
     _draw_doubtful(run, split, scores, run.path / f"predictions-{name}.png")
     return name, scores
-
-
-def evaluation_file(run: Run, name: str, kind: str = "") -> Path:
-    """Where the scores of a split lie.
-
-    Args:
-        run: The run.
-        name: The split.
-        kind: How it was looked at, where that is not as the recipe says.
-    """
-    return run.path / f"evaluation-{name}{kind}.json"
-
-
-def write_evaluation(run: Run, name: str, summary: dict[str, Any], kind: str = "") -> Path:
-    """Write the scores of a split, as plain numbers, into the run folder.
-
-    Args:
-        run: The run.
-        name: The split.
-        summary: The scores.
-        kind: As of :func:`evaluation_file`.
-    """
-    file = evaluation_file(run, name, kind)
-    text = json.dumps({"split": name} | summary, indent=2, ensure_ascii=False)
-    file.write_text(text + "\n", encoding="utf-8")
-    return file
-
-
-def find_places(run: Run, paths: Sequence[str | Path], folder: Path | None = None) -> tuple[list[Path], list[Path]]:
-    """Files of a run's modality, and for each the beginning ``FOLDER/NAME`` of what is to be drawn of it.
-
-    Args:
-        run: The run.
-        paths: Files, or folders to search for them.
-        folder: Where to draw, made where it is missing; by default ``predictions`` in the run folder.
-
-    Raises:
-        UserError: A path does not exist, or no file was found.
-    """
-    files = find_inputs(paths, run.recipe.input.extensions)
-    folder = folder or run.path / "predictions"
-    folder.mkdir(parents=True, exist_ok=True)
-    return files, [folder / stem for stem in distinct_stems(files)]
-
-
-def choose_split(run: Run, data: Any, name: str = "") -> str:
-    """The name of the split of a run's data to score: the one asked for, by default test, or val where there is none.
-
-    Raises:
-        UserError: There is no such split.
-    """
-    name = name or ("test" if "test" in data.splits else "val")
-    if name not in data.splits:
-        raise UserError(f"the data of {run.path} have no {name} split, only {', '.join(data.splits)}")
-    return name
 
 
 def score_split(run: Run, split: Split) -> Scores:

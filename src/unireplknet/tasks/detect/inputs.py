@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -65,12 +66,13 @@ class DetectInput(ColorInput):
         """A batch of maps of all sizes."""
         return collate_apart(samples)
 
-    def read(self, item: Objects) -> Found:
+    def read(self, item: Objects | Path) -> Found:
         """Open an image; its boxes are cut off at its edges.
 
         Raises:
             UserError: The image is of another size than the boxes are for, a box lies beyond it, or a mask is none.
         """
+        item = Objects(item) if isinstance(item, Path) else item
         with Image.open(item.image) as file:
             image = tv_tensors.Image(convert(_as_said(file, item), "RGB"))
         height, width = image.shape[-2:]

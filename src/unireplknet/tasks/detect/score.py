@@ -4,29 +4,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from torchmetrics import Metric
-from torchmetrics.detection import MeanAveragePrecision
 
 from unireplknet.data.dataset import Batch
-from unireplknet.errors import UserError, missing_extra, shorten
+from unireplknet.errors import UserError, shorten
 from unireplknet.modalities.panels import panels
-from unireplknet.tasks.classify.score import best_device, choose_split, find_places, write_evaluation
 from unireplknet.tasks.detect.data import BoxSplit, Objects
 from unireplknet.tasks.detect.draw import draw_boxes
-from unireplknet.tasks.detect.network import Detector
+from unireplknet.tasks.detect.metrics import as_numbers, coco_scores
+from unireplknet.tasks.scoring import best_device, choose_split, find_places, write_evaluation
 from unireplknet.training.loader import build_loader
-from unireplknet.training.recipe import Recipe
 from unireplknet.training.run import Run
-from unireplknet.training.task import Task
 
 logger = logging.getLogger(__name__)
 
@@ -40,113 +34,6 @@ FIGURES = {
     "ar100": "mar_100",
 }
 """COCO's scores, and what torchmetrics calls them."""
-
-
-COCO: dict[str, Any] = {
-    "backend": "faster_coco_eval",
-    # torchmetrics' own are rounded to float32, and a recall of exactly 0.6 is then less than 0.6.
-    "iou_thresholds": np.linspace(0.5, 0.95, 10).tolist(),
-    "rec_thresholds": np.linspace(0, 1, 101).tolist(),
-}
-"""How COCO scores, for torchmetrics."""
-
-
-def coco_scores(masks: bool = False, each_class: bool = False) -> MeanAveragePrecision:
-    """COCO's average precision of boxes, and of masks.
-
-    Args:
-        masks: Whether there are masks.
-        each_class: Whether to score each class too.
-
-    Raises:
-        UserError: The library is not installed.
-    """
-    kinds: Any = ("bbox", "segm") if masks else "bbox"
-    with _naming_the_extra():
-        return MeanAveragePrecision(iou_type=kinds, class_metrics=each_class, **COCO)
-
-
-@contextmanager
-def _naming_the_extra() -> Iterator[None]:
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise missing_extra("faster_coco_eval", "detect") from error
-
-
-class BoxPrecision(MeanAveragePrecision):
-    """Average precision of boxes alone, as one number.
-
-    Raises:
-        UserError: The library is not installed.
-    """
-
-    def __init__(self) -> None:
-        with _naming_the_extra():
-            super().__init__(iou_type="bbox", **COCO)
-
-    def compute(self) -> Any:
-        """The mean over thresholds of 0.5 to 0.95 and classes; 0 where there is nothing to be found."""
-        return super().compute()["map"].clamp_min(0)
-
-
-class Detection(Task):
-    """Learns to find objects.
-
-    Args:
-        model: From maps to losses or boxes.
-        recipe: Decides optimiser, schedule and memory layout; the loss is torchvision's.
-        steps_per_epoch: Optimiser steps in an epoch, for the schedule.
-
-    Raises:
-        UserError: The recipe wants what boxes have not.
-    """
-
-    model: Detector
-
-    def __init__(self, model: Detector, recipe: Recipe, steps_per_epoch: int) -> None:
-        super().__init__(model, recipe, steps_per_epoch, nn.ModuleDict({"box_ap": BoxPrecision()}))
-        optim, select = recipe.optim, recipe.trainer.select
-        if optim.mixup or optim.cutmix or optim.label_smoothing or optim.loss != "cross_entropy":
-            raise UserError(
-                "boxes are learnt with torchvision's losses: set optim.label_smoothing, optim.mixup and optim.cutmix to"
-                " 0 and optim.loss to cross_entropy"
-            )
-        if select not in ("box_ap", "last"):
-            raise UserError(f"trainer.select is {select}, which boxes have not; set it to box_ap or last")
-
-    @property
-    def map_shape(self) -> tuple[int, int, int]:
-        """The least that goes through all stages."""
-        return self.recipe.input.channels, 64, 64
-
-    def blank_labels(self, count: int, shape: tuple[int, int, int]) -> list[dict[str, Tensor]]:
-        """Nothing to be found."""
-        nothing = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
-        return [nothing | {"masks": torch.zeros(0, *shape[1:], dtype=torch.uint8)} for _ in range(count)]
-
-    def forward(self, maps: Sequence[Tensor]) -> list[dict[str, Tensor]]:
-        """What is found in each of the maps (C, H, W)."""
-        return self.model(maps)
-
-    def objective(self, maps: Sequence[Tensor], labels: Sequence[dict[str, Tensor]]) -> Tensor:
-        """Sum of the detector's losses."""
-        return torch.stack(list(self.model(maps, labels).values())).sum()
-
-    def no_loss(self) -> Tensor:
-        """Batch statistics of the backbone, and gradients of everything: the heads cannot do without an image."""
-        seen = self.model.features(torch.empty(0, *self.map_shape, device=self.device))
-        idle = [p.sum() for p in self.model.parameters() if p.requires_grad]
-        return torch.stack([level.sum() for level in seen]).sum() + 0 * torch.stack(idle).sum()
-
-    def count(self, outputs: Sequence[dict[str, Tensor]], labels: Any, scores: dict[str, Metric]) -> None:
-        """Count boxes of at least one image."""
-        scores["box_ap"].update(_numbers(outputs), list(labels))
-
-
-def _numbers(found: Sequence[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
-    """In the arithmetic that the scores are computed in, whatever the network's is."""
-    return [{k: v.float() if v.is_floating_point() else v for k, v in image.items()} for image in found]
 
 
 @dataclass(frozen=True)
@@ -210,7 +97,7 @@ def find(model: nn.Module, loader: DataLoader[Any]) -> Iterator[tuple[Batch, lis
     model = model.to(device).eval()
     for batch in loader:
         found = model([map.to(device) for map in batch.maps]) if batch.maps else []
-        yield batch, [{name: value.cpu() for name, value in image.items()} for image in _numbers(found)]
+        yield batch, [{name: value.cpu() for name, value in image.items()} for image in as_numbers(found)]
 
 
 def surest(found: dict[str, Tensor], least: float) -> dict[str, Tensor]:

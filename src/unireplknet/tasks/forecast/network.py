@@ -31,7 +31,7 @@ class Forecaster(nn.Module):
         horizon: Rows to foretell.
         map_size: Height and width of the map; H W is a multiple of L, and the quotient D' the width of the embedding.
         group: Stations that share a map; 0 for all.
-        normalise: What is subtracted from a window and what it is divided by, see ``SeriesInput``.
+        normalise: What is subtracted from a window and what it is divided by, see ``ForecastInput``.
         linear: Whether the network learns what a linear forecast leaves: see :meth:`fit_linear`.
         drop: Dropout of the numbers of a window before they are embedded; the linear forecast sees all.
 
@@ -43,6 +43,7 @@ class Forecaster(nn.Module):
     """
 
     num_classes: ClassVar[int] = 0  # for load_weights, which adapts classifiers
+    half_precision_part: ClassVar[str] = "backbone"  # physical numbers, such as pressures, are beyond half precision
 
     mean: Tensor
     std: Tensor

@@ -11,63 +11,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torchmetrics import MeanMetric, Metric
+from torch import Tensor
 
 from unireplknet.data.files import distinct_stems, find_inputs
 from unireplknet.data.series.grid import Grid
 from unireplknet.errors import UserError
-from unireplknet.tasks.classify.score import best_device, choose_split, write_evaluation
 from unireplknet.tasks.forecast.baselines import REFITTED, Forecast, first_times, learned_baselines, simple_baselines
 from unireplknet.tasks.forecast.data import WindowSplit
 from unireplknet.tasks.forecast.draw import draw_errors, draw_forecast, draw_windows
-from unireplknet.tasks.forecast.network import Forecaster, masked_loss
+from unireplknet.tasks.scoring import best_device, choose_split, write_evaluation
 from unireplknet.training.loader import build_loader
-from unireplknet.training.recipe import Recipe
 from unireplknet.training.run import Run
-from unireplknet.training.task import Task
 
 logger = logging.getLogger(__name__)
 
 MODEL = "UniRepLKNet"
 LINEAR = f"{MODEL}, its linear part alone"
-
-
-class Forecasting(Task):
-    """Learns to foretell numbers.
-
-    Args:
-        model: A :class:`~unireplknet.tasks.forecast.network.Forecaster`, from windows to forecasts in physical units.
-        recipe: Decides loss, optimiser, schedule and memory layout.
-        steps_per_epoch: Optimiser steps in an epoch, for the schedule.
-    """
-
-    model: Forecaster
-
-    def __init__(self, model: Forecaster, recipe: Recipe, steps_per_epoch: int) -> None:
-        scores = nn.ModuleDict({"loss": MeanMetric("error"), "mae": MeanMetric("error")})
-        super().__init__(model, recipe, steps_per_epoch, scores)
-        self.kind = recipe.optim.regression
-
-    @property
-    def map_shape(self) -> tuple[int, int, int]:
-        """That of a window."""
-        return self.model.window_shape
-
-    def blank_labels(self, count: int, shape: tuple[int, int, int]) -> Tensor:
-        """Forecasts of zero."""
-        return torch.zeros(count, *self.model.forecast_shape)
-
-    def objective(self, maps: Tensor, labels: Tensor) -> Tensor:
-        """Mean loss of what was measured, in units of the change over the horizon."""
-        loss, count = masked_loss(self(maps), labels, self.model.unit, self.kind)
-        return loss / count.clamp_min(1)
-
-    def count(self, outputs: Tensor, labels: Tensor, scores: dict[str, Metric]) -> None:
-        """Count forecasts, in units of the change over the horizon."""
-        for name, kind in (("loss", self.kind), ("mae", "mae")):
-            loss, count = masked_loss(outputs, labels, self.model.unit, kind)
-            scores[name].update(loss / count.clamp_min(1), count)
 
 
 @dataclass

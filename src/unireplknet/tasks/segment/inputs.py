@@ -65,12 +65,13 @@ class SegmentInput(ColorInput):
         if not 0 <= self.overlap < 1:
             raise UserError(f"input.overlap is {self.overlap}; expected at least 0 and less than 1")
 
-    def read(self, item: Pair) -> Scene:
+    def read(self, item: Pair | Path) -> Scene:
         """Open an image and its mask; without a mask every pixel counts for nothing.
 
         Raises:
             UserError: The mask is of another size, is no mask, or has numbers of no class.
         """
+        item = Pair(item) if isinstance(item, Path) else item
         labels = None if item.mask is None else self.read_labels(item.mask, item.classes)
         with Image.open(item.image) as file:
             image = tv_tensors.Image(convert(_as_masked(file, labels), "RGB"))

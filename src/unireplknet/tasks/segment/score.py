@@ -1,4 +1,4 @@
-"""Segmentation: what is learnt, scores on a split, and masks for files."""
+"""Scores of masks on a split, and masks for files."""
 
 from __future__ import annotations
 
@@ -14,84 +14,22 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from torchmetrics import MeanMetric, Metric
-from torchmetrics.classification import MulticlassJaccardIndex
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from unireplknet.data.dataset import MapDataset, collate
 from unireplknet.data.sampler import EpochSampler
 from unireplknet.errors import UserError, shorten
 from unireplknet.modalities.panels import panels
-from unireplknet.tasks.classify.score import best_device, choose_split, find_places, write_evaluation
+from unireplknet.tasks.scoring import best_device, choose_split, find_places, write_evaluation
 from unireplknet.tasks.segment.data import IGNORE, MaskSplit, Pair
 from unireplknet.tasks.segment.draw import draw_masks
-from unireplknet.tasks.segment.network import Segmenter
 from unireplknet.training.recipe import Recipe
 from unireplknet.training.run import Run
-from unireplknet.training.task import Task
 
 logger = logging.getLogger(__name__)
 
 DRAWN = 1000
 """Longest side of what is drawn in pixels: photographs have many times more."""
-
-
-class Segmentation(Task):
-    """Learns the class of every pixel.
-
-    Args:
-        model: From maps to logits of the same height and width.
-        recipe: Decides loss, optimiser, schedule and memory layout.
-        num_classes: Number of classes.
-        steps_per_epoch: Optimiser steps in an epoch, for the schedule.
-
-    Raises:
-        UserError: The recipe wants what masks have not.
-    """
-
-    model: Segmenter
-
-    def __init__(self, model: Segmenter, recipe: Recipe, num_classes: int, steps_per_epoch: int) -> None:
-        miou = MulticlassJaccardIndex(num_classes, average="macro", ignore_index=IGNORE)
-        super().__init__(model, recipe, steps_per_epoch, nn.ModuleDict({"loss": MeanMetric("error"), "miou": miou}))
-        optim, select = recipe.optim, recipe.trainer.select
-        if optim.loss != "cross_entropy" or optim.mixup or optim.cutmix:
-            raise UserError("masks are learnt with optim.loss cross_entropy and without optim.mixup and optim.cutmix")
-        if select in ("accuracy", "map"):
-            raise UserError(f"trainer.select is {select}, which masks have not; set it to miou, loss or last")
-        alone = optim.device_batch(recipe.trainer.devices * recipe.trainer.nodes) == 1
-        if alone and recipe.model.decoder == "upernet" and not recipe.trainer.sync_batchnorm:
-            # Its coarsest level is one pixel an image.
-            raise UserError("UPerNet's batch statistics need 2 images a device; raise optim.batch_size, or take unet")
-
-    def objective(self, maps: Tensor, labels: Tensor) -> Tensor:
-        """Mean cross-entropy of the pixels that count, with that of the auxiliary head where there is one."""
-        if len(maps) == 1:  # all that unreadable samples have left; UPerNet's coarsest level needs two, as above
-            maps, labels = maps.repeat(2, 1, 1, 1), labels.repeat(2, 1, 1)
-        outputs = self.model.forward_training(maps.contiguous(memory_format=self.layout))
-        smoothing, weights = self.recipe.optim.label_smoothing, (1.0, self.recipe.model.auxiliary)
-        losses = [w * _pixel_loss(out, labels, smoothing) for w, out in zip(weights, outputs, strict=False)]
-        return torch.stack(losses).sum()
-
-    @property
-    def map_shape(self) -> tuple[int, int, int]:
-        """The least that goes through all stages and the decoder."""
-        return self.recipe.input.channels, 64, 64
-
-    def blank_labels(self, count: int, shape: tuple[int, int, int]) -> Tensor:
-        """The first class everywhere."""
-        return torch.zeros(count, *shape[1:], dtype=torch.int64)
-
-    def count(self, outputs: Tensor, labels: Tensor, scores: dict[str, Metric]) -> None:
-        """Cross-entropy of the pixels that count, and the mean over classes of intersection over union."""
-        scores["loss"].update(_pixel_loss(outputs, labels), (labels != IGNORE).sum())
-        scores["miou"].update(outputs.argmax(1), labels)
-
-
-def _pixel_loss(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Mean over the pixels that count, 0 where none does."""
-    total = F.cross_entropy(logits, labels, ignore_index=IGNORE, label_smoothing=smoothing, reduction="sum")
-    return total / (labels != IGNORE).sum().clamp_min(1)
 
 
 def _times(height: int, width: int, scale: float) -> tuple[int, int]:

@@ -9,16 +9,16 @@ from tests.runs import tiny_recipe
 from tests.series_data import forecast_recipe
 from unireplknet.data.dataset import Batch
 from unireplknet.randomness import seed_from
-from unireplknet.training.task import Classification, task_of
+from unireplknet.tasks.classify.learn import ClassificationLearner
 
 pytestmark = pytest.mark.filterwarnings("ignore:You are trying to `self.log")  # there is no trainer here
 
 
-def task(channels_last: bool) -> Classification:
+def task(channels_last: bool) -> ClassificationLearner:
     torch.manual_seed(0)
     recipe = tiny_recipe("nowhere")
     recipe.trainer.channels_last = channels_last
-    return Classification(recipe.model.build(3, "abc"), recipe, 3, steps_per_epoch=1).double()
+    return ClassificationLearner(recipe.model.build(3, "abc"), recipe, 3, steps_per_epoch=1).double()
 
 
 def batch(problems: list[str]) -> Batch:
@@ -76,7 +76,7 @@ def test_a_batch_without_readable_samples_is_passed_over(caplog: pytest.LogCaptu
 @pytest.mark.parametrize("forecasts", [False, True])
 def test_a_pass_without_samples_has_gradients_of_zero_for_all_that_learns(forecasts: bool) -> None:
     recipe = forecast_recipe(Path("nowhere")) if forecasts else tiny_recipe("nowhere")
-    module = task_of(recipe.build("abc"), recipe, 3, steps_per_epoch=1)
+    module = recipe.task.learner(recipe.build("abc"), recipe, 3, steps_per_epoch=1)
     module(torch.empty(0, *module.map_shape)).sum().backward()
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
@@ -86,7 +86,7 @@ def test_a_pass_without_samples_has_gradients_of_zero_for_all_that_learns(foreca
 
 def test_forecasts_are_scored_over_numbers_not_batches() -> None:
     recipe = forecast_recipe(Path("nowhere"))
-    module = task_of(recipe.build("ab"), recipe, 2, steps_per_epoch=1).eval()
+    module = recipe.task.learner(recipe.build("ab"), recipe, 2, steps_per_epoch=1).eval()
     truth = torch.randn(5, *module.blank_labels(1, module.map_shape).shape[1:])
     truth[1, :4] = torch.nan
     for part in (slice(0, 2), slice(2, 5)):

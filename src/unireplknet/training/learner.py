@@ -1,4 +1,4 @@
-"""The learning task as a LightningModule: what all share, and classes; other tasks are modules of their own."""
+"""What is learned, as a LightningModule: what the learners of all tasks share."""
 
 from __future__ import annotations
 
@@ -9,31 +9,14 @@ from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
-from timm.data import Mixup
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 from torchmetrics import MeanMetric, Metric
-from torchmetrics.classification import MulticlassAccuracy
 
 from unireplknet.data.dataset import Batch
-from unireplknet.data.split import LabeledData
+from unireplknet.data.split import DataSet
 from unireplknet.errors import UserError
 from unireplknet.randomness import seed_from
-from unireplknet.tasks.classify.labels import (
-    MeanAveragePrecision,
-    check_labels,
-    check_masks,
-    class_loss,
-    class_probabilities,
-    class_targets,
-)
-from unireplknet.tasks.detect.data import Boxed
-from unireplknet.tasks.detect.network import Detector
-from unireplknet.tasks.forecast.baselines import table, without_gaps
-from unireplknet.tasks.forecast.data import ForecastData, statistics
-from unireplknet.tasks.forecast.network import Forecaster
-from unireplknet.tasks.segment.data import Masked
-from unireplknet.tasks.segment.network import Segmenter
 from unireplknet.training.checkpoint import SECTION
 from unireplknet.training.optim import build_optimizer, build_schedule, rate_of
 from unireplknet.training.recipe import Recipe
@@ -59,8 +42,8 @@ class LossNotFinite(Exception):
         self.indices = indices
 
 
-class Task(pl.LightningModule, ABC):
-    """What all tasks share: optimiser, schedule, and runs that go on after a crash.
+class Learner(pl.LightningModule, ABC):
+    """What the learners of all tasks share: optimiser, schedule, and runs that go on after a crash.
 
     Every step draws its random numbers (drop path, dropout, ...) from a seed of its own, so that a run that goes on
     after a crash draws the same ones: there is no state of a generator to keep.
@@ -201,99 +184,20 @@ class Task(pl.LightningModule, ABC):
                 raise UserError(f"more than data.max_unreadable = {limit} samples are unreadable; the last: {problem}")
 
 
-class Classification(Task):
-    """Learns to tell classes apart.
+def build_learner(recipe: Recipe, data: DataSet, steps_per_epoch: int) -> Learner:
+    """The network of a recipe, and what it is to learn from the data.
 
     Args:
-        model: The network, from maps to logits.
-        recipe: Decides loss, optimiser, schedule and memory layout.
-        num_classes: Number of classes.
-        steps_per_epoch: Optimiser steps in an epoch, for the schedule.
-        several: Whether a sample may have several classes.
+        recipe: The recipe.
+        data: The data set, divided.
+        steps_per_epoch: Optimizer steps in an epoch, for the schedule.
+
+    Raises:
+        UserError: The recipe contradicts itself or the data.
     """
-
-    def __init__(
-        self, model: nn.Module, recipe: Recipe, num_classes: int, steps_per_epoch: int, several: bool = False
-    ) -> None:
-        score: dict[str, nn.Module] = (
-            {"map": MeanAveragePrecision(num_classes)}
-            if several
-            else {"accuracy": MulticlassAccuracy(num_classes, average="micro")}
-        )
-        super().__init__(model, recipe, steps_per_epoch, nn.ModuleDict({"loss": MeanMetric("error")} | score))
-        self.num_classes = num_classes
-        self.several = several
-        optim = recipe.optim
-        self.mix = (
-            Mixup(
-                optim.mixup,
-                optim.cutmix,
-                prob=optim.mix_prob,
-                switch_prob=optim.mix_switch,
-                label_smoothing=0,  # the loss does that
-                num_classes=num_classes,
-                multi_label=optim.loss == "bce",
-            )
-            if optim.mixup or optim.cutmix
-            else None
-        )
-
-    @property
-    def map_shape(self) -> tuple[int, int, int]:
-        """The least that goes through all stages: the network takes any height and width."""
-        return self.recipe.input.channels, 32, 32
-
-    def blank_labels(self, count: int, shape: tuple[int, int, int]) -> Tensor:
-        """The first class, or none of several."""
-        return torch.zeros(count, self.num_classes) if self.several else torch.zeros(count, dtype=torch.int64)
-
-    def objective(self, maps: Tensor, labels: Tensor) -> Tensor:
-        """Loss of maps (B, C, H, W), mixed, and labels (B) or (B, classes), smoothed."""
-        optim, pairs = self.recipe.optim, len(labels) // 2 * 2
-        targets = class_targets(labels, self.num_classes, optim.loss)
-        if self.mix is not None and pairs:
-            # timm mixes pairs; an odd batch is one from which an unreadable sample is missing.
-            maps, targets = self.mix(maps[:pairs], targets[:pairs])
-        return class_loss(self(maps), targets, optim.loss, optim.label_smoothing)
-
-    def count(self, outputs: Tensor, labels: Tensor, scores: dict[str, Metric]) -> None:
-        """Count logits (B, classes)."""
-        kind = self.recipe.optim.loss
-        loss = class_loss(outputs, class_targets(labels, self.num_classes, kind), kind)
-        scores["loss"].update(loss, len(labels))
-        scores["map" if self.several else "accuracy"].update(class_probabilities(outputs, kind), labels.long())
-
-
-def build_task(recipe: Recipe, data: LabeledData | Masked | Boxed | ForecastData, steps_per_epoch: int) -> Task:
-    """The network and what it is to learn from the data."""
-    several = isinstance(data, LabeledData) and data.multilabel
-    if isinstance(data, LabeledData):
-        check_labels(recipe, data)
-    if isinstance(data, Masked):
-        check_masks(recipe, data)
+    task = recipe.task
+    task.check_data(recipe, data)
     model = recipe.build(data.names)
     recipe.trainer.prepare(model)
-    if isinstance(model, Forecaster) and isinstance(data, ForecastData):
-        model.set_statistics(*statistics(data.splits["train"]), data.grid.coordinates)
-        tables = [table(data.splits[name], recipe.input.to_map) for name in ("train", "val")]
-        complete = [torch.from_numpy(part) for x, _, y in tables for part in (x, without_gaps(x, y, model.targets))]
-        model.fit_linear(*complete)
-    return task_of(model, recipe, len(data.names), steps_per_epoch, several)
-
-
-def task_of(model: nn.Module, recipe: Recipe, outputs: int, steps_per_epoch: int, several: bool = False) -> Task:
-    """What a network is to learn: forecasts, classes of pixels, boxes, or ``outputs`` classes, as its type says."""
-    # Their modules are built on this one.
-    if isinstance(model, Forecaster):
-        from unireplknet.tasks.forecast.score import Forecasting
-
-        return Forecasting(model, recipe, steps_per_epoch)
-    if isinstance(model, Segmenter):
-        from unireplknet.tasks.segment.score import Segmentation
-
-        return Segmentation(model, recipe, outputs, steps_per_epoch)
-    if isinstance(model, Detector):
-        from unireplknet.tasks.detect.score import Detection
-
-        return Detection(model, recipe, steps_per_epoch)
-    return Classification(model, recipe, outputs, steps_per_epoch, several)
+    task.prepare(model, recipe, data)
+    return task.learner(model, recipe, len(data.names), steps_per_epoch, data)
