@@ -9,6 +9,7 @@ pyproject.toml::
 
 from __future__ import annotations
 
+from argparse import ArgumentParser
 from collections.abc import Callable, Iterator, MutableMapping
 from functools import cached_property
 from importlib import import_module
@@ -153,6 +154,9 @@ MODALITIES: Registry[Modality] = Registry(
     },
 )
 
+DEFAULT_MODALITY = next(iter(MODALITIES))
+"""The modality of networks that timm knows, and of files of which nothing is said."""
+
 SOURCES: Registry[Callable[[Path, Any], DataSet]] = Registry(
     "data source",
     "unireplknet.sources",
@@ -176,6 +180,20 @@ SOURCES: Registry[Callable[[Path, Any], DataSet]] = Registry(
         "ts": "unireplknet.modalities.ts:TS",
     },
 )
+
+VIEWS: Registry[Callable[[ArgumentParser], None]] = Registry(
+    "view",
+    "unireplknet.views",
+    {
+        "field": "unireplknet.cli.looking:inspect_field",
+        "kernels": "unireplknet.cli.looking:inspect_kernels",
+        "stages": "unireplknet.tasks.classify.inspect:inspect_stages",
+        "attribution": "unireplknet.tasks.classify.inspect:inspect_attribution",
+        "confusion": "unireplknet.tasks.classify.inspect:inspect_confusion",
+        "mistakes": "unireplknet.tasks.classify.inspect:inspect_mistakes",
+    },
+)
+"""What ``inspect`` shows: each adds its arguments to a parser, and ``show``, which is given their values."""
 
 _RECIPES = {
     "small": "digits mnist emoji folder",
