@@ -9,6 +9,7 @@ pyproject.toml::
 
 from __future__ import annotations
 
+import logging
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterator, MutableMapping
 from functools import cached_property
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from unireplknet.modalities.folder import DataSet
     from unireplknet.tasks.base import Task
     from unireplknet.training.recipe import Recipe
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -96,6 +99,14 @@ class Registry(MutableMapping[str, T], Generic[T]):
         except Exception as error:  # another package's module may fail in any way
             package = entry.dist.name if entry.dist else entry.value
             raise UserError(f"{self.kind} {entry.name!r} of {package} cannot be imported: {error}") from error
+
+    def usable(self) -> Iterator[tuple[str, T]]:
+        """Names and objects, without what another package fails to import: that is a warning here."""
+        for name in self:
+            try:
+                yield name, self[name]
+            except UserError as error:
+                logger.warning("%s", error)
 
     def __setitem__(self, name: str, value: T) -> None:
         self._objects[name] = value

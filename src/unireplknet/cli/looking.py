@@ -17,7 +17,7 @@ def inspect(words: list[str]) -> None:
     views = parser.add_subparsers(
         dest="view", required=True, metavar="VIEW", prog="unireplknet inspect", parser_class=ViewParser
     )
-    for name, add in VIEWS.items():
+    for name, add in VIEWS.usable():
         add(views.add_parser(name, help=first_line(add), description=first_line(add)))
     options = parser.parse_args(words)
     options.show(options)
