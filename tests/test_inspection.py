@@ -17,6 +17,7 @@ from tests.data.test_frames import write_video
 from tests.nn.helpers import randomise
 from tests.runs import tiny_recipe
 from unireplknet.cli import main
+from unireplknet.insight import seen
 from unireplknet.inspection import find_subject, look_at_fields
 from unireplknet.modalities.audio import AudioInput
 from unireplknet.modalities.image import ImageInput
@@ -24,7 +25,6 @@ from unireplknet.modalities.points import PointsInput
 from unireplknet.modalities.series import SeriesInput
 from unireplknet.modalities.video import VideoInput
 from unireplknet.registry import DEFAULT_TASK, MODALITIES
-from unireplknet.tasks.classify import seen
 from unireplknet.tasks.classify.views import look_at_attribution
 from unireplknet.tasks.detect.inputs import DetectInput
 from unireplknet.tasks.forecast.inputs import ForecastInput

@@ -21,7 +21,7 @@ from unireplknet.files import write_text
 from unireplknet.insight.field import Field, draw_fields, last_map, open_branches, receptive_field
 from unireplknet.insight.kernels import draw_kernels, first_of_each_stage, reparam_blocks, summarise
 from unireplknet.models.variants import VARIANTS
-from unireplknet.registry import MODALITIES
+from unireplknet.registry import DEFAULT_MODALITY, MODALITIES
 from unireplknet.training.run import Run
 
 
@@ -121,7 +121,7 @@ def find_subject(word: str, pretrained: bool = False, kernel: int = 0) -> Subjec
 def _timm_input(model: nn.Module) -> Any:
     """How timm shows images to a network."""
     config = resolve_model_data_config(model)
-    kind = MODALITIES["image"][0]
+    kind: Any = MODALITIES[DEFAULT_MODALITY].input
     ways = {"nearest", "bilinear", "bicubic"} & {config["interpolation"]}
     values = {
         "size": config["input_size"][-1],

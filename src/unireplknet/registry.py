@@ -9,6 +9,8 @@ pyproject.toml::
 
 from __future__ import annotations
 
+import logging
+from argparse import ArgumentParser
 from collections.abc import Callable, Iterator, MutableMapping
 from functools import cached_property
 from importlib import import_module
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from unireplknet.tasks.base import Task
     from unireplknet.training.plan import Samples
     from unireplknet.training.recipe import Recipe
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -98,6 +102,14 @@ class Registry(MutableMapping[str, T], Generic[T]):
             package = entry.dist.name if entry.dist else entry.value
             raise UserError(f"{self.kind} {entry.name!r} of {package} cannot be imported: {error}") from error
 
+    def usable(self) -> Iterator[tuple[str, T]]:
+        """Names and objects, without what another package fails to import: that is a warning here."""
+        for name in self:
+            try:
+                yield name, self[name]
+            except UserError as error:
+                logger.warning("%s", error)
+
     def __setitem__(self, name: str, value: T) -> None:
         self._objects[name] = value
 
@@ -155,6 +167,9 @@ MODALITIES: Registry[Modality] = Registry(
     },
 )
 
+DEFAULT_MODALITY = next(iter(MODALITIES))
+"""The modality of networks that timm knows, and of files of which nothing is said."""
+
 SOURCES: Registry[Callable[[Path, Any], DataSet]] = Registry(
     "data source",
     "unireplknet.sources",
@@ -177,6 +192,20 @@ SOURCES: Registry[Callable[[Path, Any], DataSet]] = Registry(
         "ts": "unireplknet.data.sources.ts:TS",
     },
 )
+
+VIEWS: Registry[Callable[[ArgumentParser], None]] = Registry(
+    "view",
+    "unireplknet.views",
+    {
+        "field": "unireplknet.cli.looking:inspect_field",
+        "kernels": "unireplknet.cli.looking:inspect_kernels",
+        "stages": "unireplknet.tasks.classify.inspect:inspect_stages",
+        "attribution": "unireplknet.tasks.classify.inspect:inspect_attribution",
+        "confusion": "unireplknet.tasks.classify.inspect:inspect_confusion",
+        "mistakes": "unireplknet.tasks.classify.inspect:inspect_mistakes",
+    },
+)
+"""What ``inspect`` shows: each adds its arguments to a parser, and ``show``, which is given their values."""
 
 _RECIPES = {
     "image": "digits folder",

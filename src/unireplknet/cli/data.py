@@ -29,13 +29,16 @@ def fetch(words: list[str]) -> None:
 
 def pack(words: list[str]) -> None:
     """Pack a folder, one folder a class, into tar files (WebDataset shards) with checksums, to train from."""
-    from unireplknet.registry import MODALITIES
+    from unireplknet.registry import DEFAULT_MODALITY, MODALITIES
 
     parser = Parser("pack", first_line(pack))
     parser.add_argument("folder", metavar="FOLDER", help="FOLDER/CLASS/FILE, or FOLDER/{train,val,test}/CLASS/FILE")
     parser.add_argument("out", metavar="OUT", help="the folder to make; it must not exist")
     parser.add_argument(
-        "--modality", choices=list(MODALITIES), default="image", help="whose files to pack; default: image"
+        "--modality",
+        choices=list(MODALITIES),
+        default=DEFAULT_MODALITY,
+        help=f"whose files to pack; default: {DEFAULT_MODALITY}",
     )
     parser.add_argument(
         "--shard-size", type=_parse_size, default="256MB", help="largest size, such as 1GB; default: 256MB"

@@ -77,7 +77,7 @@ def _find_run(command: str, words: Sequence[str]) -> str:
     parser = Parser(command, "", conflict_handler="resolve")
     parser.add_argument("words", nargs="*")
     _add_options(parser, command)
-    for task in TASKS.values():
+    for _, task in TASKS.usable():
         task().add_options(parser, command)
     plain = [word for word in words if word not in ("-h", "--help")]
     return next(iter(parser.parse_known_intermixed_args(plain)[0].words), "")

@@ -17,7 +17,7 @@ def train(words: list[str]) -> None:
     from unireplknet.recipes import find_recipe
     from unireplknet.registry import RECIPES
 
-    recipes = "\n".join(f"  {name:10} {first_line(recipe)}" for name, recipe in RECIPES.items())
+    recipes = "\n".join(f"  {name:10} {first_line(recipe)}" for name, recipe in RECIPES.usable())
     parser = Parser("train RECIPE", f"{first_line(train)}\n\nrecipes:\n{recipes}")
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = "RECIPE can also be the config.yaml of a run; RECIPE --help lists what can be set in it"

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from unireplknet.errors import UserError
 from unireplknet.insight.figure import new_figure
+from unireplknet.insight.seen import draw_panel
 from unireplknet.modalities.panels import Panel
-from unireplknet.tasks.classify.seen import draw_panel
 
 
 @torch.no_grad()

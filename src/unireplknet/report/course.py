@@ -7,8 +7,6 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
-
 from unireplknet.errors import UserError
 from unireplknet.insight.curves import draw_curves
 from unireplknet.registry import RECIPES
@@ -79,16 +77,17 @@ def data(material: Material) -> Section:
 def _names(material: Material) -> list[Part]:
     names, outputs = material.run.names, material.recipe.task.outputs
     try:
-        splits = {name: split.labels for name, split in material.data.splits.items() if hasattr(split, "labels")}
+        counts = {
+            name: material.recipe.task.samples_of_each(split, len(names))
+            for name, split in material.data.splits.items()
+        }
     except UserError as error:
         return [Facts([(f"{len(names)} {outputs}", ", ".join(names))]), Text(f"The data are not at hand: {error}.")]
-    columns = [
-        labels.sum(0) if labels.ndim == 2 else np.bincount(labels, minlength=len(names)) for labels in splits.values()
-    ]
+    columns = {name: column for name, column in counts.items() if column is not None}
     if not columns:
         return [Facts([(f"{len(names)} {outputs}", ", ".join(names))])]
-    rows = [(name, *(f"{int(column[i]):,}" for column in columns)) for i, name in enumerate(names)]
-    table = Table("Samples of each class", ("Class", *splits), rows, range(1, len(columns) + 1))
+    rows = [(name, *(f"{int(column[i]):,}" for column in columns.values())) for i, name in enumerate(names)]
+    table = Table("Samples of each class", ("Class", *columns), rows, range(1, len(columns) + 1))
     return [Details(f"{len(names)} {outputs}", [table])]
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
+import numpy as np
 from torch import nn
 
 from unireplknet.errors import UserError
@@ -295,6 +296,10 @@ class Task(ABC, Generic[M]):
         if not file.exists() or file.stat().st_mtime < (run.path / "best.ckpt").stat().st_mtime:
             self.evaluate(run, split, material.path)
         return json.loads(file.read_text(encoding="utf-8"))
+
+    def samples_of_each(self, split: AnySplit, outputs: int) -> np.ndarray | None:
+        """How many samples of a split each output is for, shape (outputs,); None where that means nothing."""
+        return None
 
     def headline(self, material: Material) -> Sequence[tuple[str, str]]:
         """The scores to know first, by name."""

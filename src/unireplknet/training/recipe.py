@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -63,7 +64,7 @@ class Recipe:
     @property
     def modality(self) -> str:
         """Name of the modality, from the type of the input."""
-        known = (*self.task.inputs.items(), *MODALITIES.items())
+        known = chain(self.task.inputs.items(), MODALITIES.usable())
         return next(name for name, modality in known if modality.input is type(self.input))
 
     def build(self, names: Sequence[str]) -> Any:
@@ -197,8 +198,8 @@ def upgrade(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings by the names of the flags, as an earlier version may have written them, in today's form."""
     if "task" in settings:
         return dict(settings)
-    for name in (*(name for name in TASKS if name != DEFAULT_TASK), DEFAULT_TASK):
-        found = find_task(name).from_former(settings)
+    for name, kind in sorted(TASKS.usable(), key=lambda entry: entry[0] == DEFAULT_TASK):  # which takes all others
+        found = kind().from_former(settings)
         if found is not None:
             return {**found, "task": name}
     return {**settings, "task": DEFAULT_TASK}

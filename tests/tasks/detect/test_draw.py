@@ -10,8 +10,8 @@ from faster_coco_eval import COCO, COCOeval_faster
 from PIL import Image
 from torch import Tensor
 
+from unireplknet.tasks.dense.draw import class_colour
 from unireplknet.tasks.detect.draw import CROWD, NONE, cut_out, draw_boxes, draw_true_and_found, match
-from unireplknet.tasks.segment.draw import class_colour
 
 
 def objects(boxes: list[list[float]], labels: list[int], **others: Tensor) -> dict[str, Tensor]:

@@ -270,7 +270,7 @@ def predict(run: Run, paths: Sequence[str | Path], top: int = 5, pictures: Path 
 
 
 def _draw(recipe: Recipe, loader: DataLoader[Any], index: int, said: Prediction, picture: Path) -> Prediction:
-    from unireplknet.tasks.classify.seen import draw_seen
+    from unireplknet.insight.seen import draw_seen
 
     assert isinstance(loader.dataset, MapDataset)
     sample = loader.dataset[Draw(0, index)].map

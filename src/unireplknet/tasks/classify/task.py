@@ -8,8 +8,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 from torch import nn
 
+from unireplknet.data.split import Split
 from unireplknet.registry import MODALITIES
 from unireplknet.tasks.base import LOSS, Evaluation, Maker, Measured, Options, Score, Task
 
@@ -111,6 +113,12 @@ class Classification(Task[nn.Module]):
         from unireplknet.tasks.classify.report import scores_of
 
         return {"split": material.split} | material.once(scores_of).summary(material.run.classes)
+
+    def samples_of_each(self, split: AnySplit, outputs: int) -> np.ndarray | None:
+        """Samples of each class."""
+        assert isinstance(split, Split)
+        labels = split.labels
+        return labels.sum(0) if labels.ndim == 2 else np.bincount(labels, minlength=outputs)
 
     def headline(self, material: Material) -> Sequence[tuple[str, str]]:
         """The main score."""

@@ -67,7 +67,7 @@ def look_at_attribution(subject: Subject, files: Sequence[str], folder: Path, la
         UserError: The run does not classify, or has no such class.
     """
     from unireplknet.insight.attribution import attribute
-    from unireplknet.tasks.classify.seen import draw_seen
+    from unireplknet.insight.seen import draw_seen
 
     run = _classifies(subject).run
     if run is None:

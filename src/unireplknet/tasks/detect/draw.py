@@ -13,7 +13,7 @@ from torchvision.ops import box_area, box_iou
 from torchvision.utils import draw_segmentation_masks
 
 from unireplknet.insight.figure import new_figure
-from unireplknet.tasks.segment.draw import class_colour
+from unireplknet.tasks.dense.draw import class_colour
 
 NONE, CROWD = -2, -1
 """What :func:`match` says of boxes that stand for no object: they are wrong, or count for nothing."""

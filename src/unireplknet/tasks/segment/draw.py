@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,12 +11,7 @@ from torch import Tensor
 from torchvision.utils import draw_segmentation_masks
 
 from unireplknet.insight.figure import new_figure
-
-
-def class_colour(number: int) -> tuple[int, int, int]:
-    """Red, green and blue, 0 to 255, of a class: neighbours differ by the golden ratio of the colour wheel."""
-    red, green, blue = colorsys.hsv_to_rgb(number * 0.618034 % 1, 0.85 - 0.35 * (number // 8 % 2), 0.95)
-    return round(255 * red), round(255 * green), round(255 * blue)
+from unireplknet.tasks.dense.draw import class_colour
 
 
 def draw_masks(pixels: np.ndarray, mask: Tensor, classes: Sequence[str], title: str, picture: Path) -> None:

@@ -5,11 +5,11 @@ import pytest
 import torch
 from PIL import Image
 
+from unireplknet.insight.seen import draw_seen
 from unireplknet.modalities.audio import AudioInput
 from unireplknet.modalities.image import ImageInput
 from unireplknet.modalities.panels import Panel, heat, panels
 from unireplknet.modalities.video import VideoInput
-from unireplknet.tasks.classify.seen import draw_seen
 
 
 def test_an_image_is_shown_as_it_was() -> None:
