@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.runs import tiny_recipe, write_tree
+from tests.runs import image_recipe, write_tree
 from unireplknet import __version__
 from unireplknet.cli import COMMANDS, main
 from unireplknet.training.recipe import Recipe
@@ -92,7 +92,7 @@ def test_mistakes_give_one_line(words: list[str], message: str, capsys: pytest.C
 
 def test_train_evaluate_predict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = write_tree(tmp_path / "data", count=8)
-    tiny_recipe(tmp_path / "elsewhere").save(tmp_path / "tiny.yaml")
+    image_recipe(tmp_path / "elsewhere").save(tmp_path / "tiny.yaml")
     run = str(tmp_path / "run")
     words = ["train", str(tmp_path / "tiny.yaml"), "--data", str(data), "--out", run, "--optim.epochs", "2"]
     assert main(words) == 0
@@ -131,7 +131,7 @@ def test_pack_then_train_and_evaluate(
     assert f"train with --data.source shards --data {shards}" in out
     assert "packing never overwrites" in complaint(["pack", str(data), shards], capsys)
 
-    tiny_recipe(tmp_path / "elsewhere").save(tmp_path / "tiny.yaml")
+    image_recipe(tmp_path / "elsewhere").save(tmp_path / "tiny.yaml")
     words = ["train", str(tmp_path / "tiny.yaml"), "--optim.epochs", "3", "--out", run]
     window = ["--data.window", "2"]
     assert "which only data.source shards has a use for" in complaint([*words, "--data", str(data), *window], capsys)

@@ -12,10 +12,9 @@ import soundfile
 import torch
 from PIL import Image
 
-from tests import objects, scenes
-from tests.data.test_frames import write_video
-from tests.nn.helpers import randomise
-from tests.runs import tiny_recipe
+from tests import runs
+from tests.runs import image_recipe, untrained_run
+from tests.videos import write_video
 from unireplknet.cli import main
 from unireplknet.insight import seen
 from unireplknet.inspection import find_subject, look_at_fields
@@ -24,32 +23,13 @@ from unireplknet.modalities.image import ImageInput
 from unireplknet.modalities.points import PointsInput
 from unireplknet.modalities.series import SeriesInput
 from unireplknet.modalities.video import VideoInput
-from unireplknet.registry import DEFAULT_TASK, MODALITIES
 from unireplknet.tasks.classify.views import look_at_attribution
 from unireplknet.tasks.detect.inputs import DetectInput
 from unireplknet.tasks.forecast.inputs import ForecastInput
 from unireplknet.tasks.segment.inputs import SegmentInput
 from unireplknet.training.learner import build_learner
-from unireplknet.training.recipe import Data, Model, Recipe, Trainer, find_task
+from unireplknet.training.recipe import Data
 from unireplknet.training.run import Run
-
-
-def untrained_run(folder: Path, inputs: Any, names: tuple[str, ...], data: Data | None = None, **model: Any) -> Run:
-    """What a run of no epochs would leave: enough to look into."""
-    task = find_task(getattr(inputs, "task", DEFAULT_TASK))
-    pairs = (*task.inputs.values(), *MODALITIES.values())
-    augment = next(augment for kind, augment in pairs if kind is type(inputs))
-    model = {"dims": (8, 8, 16, 16), "stem_stride": 1} | model
-    trainer = Trainer(progress=False, accelerator="cpu")
-    recipe = Recipe(
-        "none", Model("test_unireplknet", **model), data or Data(), input=inputs, augment=augment(), trainer=trainer
-    )
-    recipe.optim.label_smoothing = 0.0  # detectors have none
-    folder.mkdir()
-    run = Run.create(folder, recipe, names)
-    network = randomise(recipe.build(names))
-    torch.save({"state_dict": {f"model.{k}": v for k, v in network.state_dict().items()}}, folder / "best.ckpt")
-    return run
 
 
 def write_sample(modality: str, folder: Path) -> tuple[Any, Path, int]:
@@ -107,12 +87,12 @@ def test_field_of_a_run_beside_another_network(trained: Run, tmp_path: Path) -> 
 def test_field_under_a_decoder_or_detector(task: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("segmentation_models_pytorch" if task == "segmentation" else "torchvision")
     if task == "segmentation":
-        root = scenes.write_scenes(tmp_path / "data")
+        root = runs.write_scenes(tmp_path / "data")
         inputs, data = SegmentInput(size=32, short=32), Data("masks", str(root), val_fraction=0.25)
         model, sizes = {"decoder": "unet", "decoder_width": 64}, {(32, 32): 3}
     else:
         # Their shorter side becomes 48, or their longer one 80; then they are filled up to multiples of 32.
-        root = objects.write_objects(tmp_path / "data", sizes=((48, 64), (48, 100), (48, 64)))
+        root = runs.write_objects(tmp_path / "data", sizes=((48, 64), (48, 100), (48, 64)))
         inputs, data = DetectInput(short=48, long=80), Data("coco", str(root), val_fraction=0.25)
         model = {"decoder_width": 16, "anchors": (8, 16, 32, 64), "head_width": 16}
         sizes = Counter(
@@ -290,7 +270,7 @@ def test_mistakes(
 
 
 def test_unfinished_recipe_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    tiny_recipe(tmp_path).save(tmp_path / "config.yaml")
+    image_recipe(tmp_path).save(tmp_path / "config.yaml")
     (tmp_path / "classes.txt").write_text("a\nb\n")
     assert main(["inspect", "kernels", str(tmp_path)]) == 2
     assert "best.ckpt is missing" in capsys.readouterr().err

@@ -173,3 +173,13 @@ def test_data_sets_know_neither_modalities_nor_tasks_nor_training() -> None:
 def test_the_examples_are_found_through_the_registry_alone() -> None:
     assert "unireplknet_examples" in ROOT.parents[1].joinpath("pyproject.toml").read_text(encoding="utf-8")
     assert not [path for path in ROOT.rglob("*.py") if "unireplknet_examples" in path.read_text(encoding="utf-8")]
+
+
+def test_no_test_module_imports_another() -> None:
+    tests = Path(__file__).parent
+    files = sorted(tests.rglob("*.py"))
+    modules = {".".join(path.relative_to(tests.parent).with_suffix("").parts) for path in tests.rglob("test_*.py")}
+    assert "tests.test_structure" in modules
+    for path in files:
+        found = imports(ast.parse(path.read_text(encoding="utf-8")))
+        assert not [name for name in found if name.rpartition(".")[0] in modules or name in modules], path

@@ -11,7 +11,7 @@ import torch
 from ablations import ROWS, accuracy_table, collect, distinct, draw, finished, recipe_of, reduced, run_cell, spread
 from PIL import Image
 
-from tests.runs import tiny_recipe, write_tree
+from tests.runs import image_recipe, write_tree
 from unireplknet.errors import UserError
 from unireplknet.files import write_text
 from unireplknet.models.complexity import count_params
@@ -75,7 +75,7 @@ def fail(*arguments: object) -> NoReturn:
 
 
 def test_finished_cells_are_kept_and_unfinished_ones_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe = tiny_recipe(write_tree(tmp_path / "data", count=8), epochs=2)
+    recipe = image_recipe(write_tree(tmp_path / "data", count=8), epochs=2)
     assert finished(recipe, tmp_path / "cells") is None
     run_cell(recipe, tmp_path / "cells")
     run = finished(recipe, tmp_path / "cells")

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.runs import COLOURS, write_tree
+from tests.runs import COLORS, write_tree
 from unireplknet.data.dataset import Draw, MapDataset
 from unireplknet.data.sampler import EpochSampler
 from unireplknet.data.shards import reading as shards
@@ -70,7 +70,7 @@ def write_tar(path: Path, members: dict[str, bytes]) -> Path:
 
 def picture(colour: str) -> bytes:
     file = io.BytesIO()
-    Image.new("RGB", (9, 9), COLOURS[colour]).save(file, "png")
+    Image.new("RGB", (9, 9), COLORS[colour]).save(file, "png")
     return file.getvalue()
 
 
@@ -111,7 +111,7 @@ def test_shards_that_webdataset_wrote_need_no_manifest(tmp_path: Path) -> None:
         pattern = (tmp_path / f"flowers-{split}-%03d.tar").as_posix()
         with webdataset.ShardWriter(f"file:{pattern}", maxcount=4, verbose=0) as writer:
             for i in range(10):
-                content = picture(list(COLOURS)[i % 3])
+                content = picture(list(COLORS)[i % 3])
                 note = {"json": {"i": i}, "seg.png": b"not this one"}
                 writer.write({"__key__": f"{i:04}", "png": content, "cls": i % 3, **note})
                 expected.setdefault(split, []).append((str(i % 3), content))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.series_data import series_input, weather_frame, write_weather
+from tests.runs import series_input, weather_frame, write_weather
 from unireplknet.data.series.tables import read_csv
 from unireplknet.errors import UserError
 from unireplknet.tasks.forecast.inputs import ForecastInput, load_series

@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 from torch import nn
 
-from tests import scenes, series_data
-from tests.data.test_frames import write_video
+from tests import runs
 from tests.deploy.compiler import compiler
+from tests.videos import write_video
 from unireplknet.cli import main
 from unireplknet.deploy import exported as module
 from unireplknet.deploy.exported import Exported, export_run
@@ -218,8 +218,8 @@ def write_samples(modality: str, root: Path) -> Any:
 def settings_of(modality: str, root: Path) -> tuple[Recipe, list[str]]:
     """A recipe that learns small data, and files to predict."""
     if modality == "series":
-        data = series_data.write_weather(root)
-        return series_data.forecast_recipe(data, epochs=1), [str(data / "weather.csv")]
+        data = runs.write_weather(root)
+        return runs.forecast_recipe(data, epochs=1), [str(data / "weather.csv")]
     inputs = write_samples(modality, root)
     recipe = Recipe(
         "kinds",
@@ -283,8 +283,8 @@ def test_worse_scores_speak_against_a_file(trained: Run) -> None:
 
 @pytest.mark.slow
 def test_forecasts_of_a_file_are_those_of_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    data = series_data.write_weather(tmp_path / "data")
-    run = fit(series_data.forecast_recipe(data), tmp_path / "run")
+    data = runs.write_weather(tmp_path / "data")
+    run = fit(runs.forecast_recipe(data), tmp_path / "run")
     file = tmp_path / "breeze.onnx"
     assert main(["export", str(run.path), "--out", str(file)]) == 0
     assert "val: MAE of temp" in capsys.readouterr().out
@@ -304,8 +304,8 @@ def test_forecasts_of_a_file_are_those_of_the_run(tmp_path: Path, capsys: pytest
 @pytest.mark.slow
 @pytest.mark.parametrize("decoder", ["unet", "upernet"])
 def test_masks_of_a_file_are_those_of_the_run(decoder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    data = scenes.write_scenes(tmp_path / "data")
-    run = fit(scenes.tiny_recipe(data, decoder=decoder), tmp_path / "run")
+    data = runs.write_scenes(tmp_path / "data")
+    run = fit(runs.mask_recipe(data, decoder=decoder), tmp_path / "run")
     file = tmp_path / "scenes.onnx"
     assert main(["export", str(run.path), "--out", str(file)]) == 0
     assert "height and width in the file: any" in (said := capsys.readouterr().out)

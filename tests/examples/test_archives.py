@@ -1,6 +1,5 @@
 """Archives made here; nothing comes from a network."""
 
-import io
 import shutil
 import subprocess
 import sys
@@ -9,20 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.examples.packages import write_tar
 from unireplknet.errors import UserError
 from unireplknet_examples import archives
 from unireplknet_examples.archives import Package, checksum, obtain, unpack
-
-
-def write_tar(path: Path, *members: tarfile.TarInfo | tuple[str, bytes]) -> Path:
-    with tarfile.open(path, "w:gz") as tar:
-        for member in members:
-            info, content = (
-                (member, b"") if isinstance(member, tarfile.TarInfo) else (tarfile.TarInfo(member[0]), member[1])
-            )
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-    return path
 
 
 def link(name: str, target: str, kind: bytes = tarfile.SYMTYPE) -> tarfile.TarInfo:

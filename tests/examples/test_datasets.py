@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.examples.test_archives import write_tar
+from tests.examples.packages import write_tar
 from unireplknet.cli import main
 from unireplknet.errors import UserError
 from unireplknet.registry import INSTALLABLE

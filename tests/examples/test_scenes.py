@@ -9,7 +9,7 @@ from PIL import Image
 from torch import from_numpy
 from torch.nn.functional import max_pool2d
 
-from tests.examples.test_emoji import table, write_package
+from tests.examples.packages import table, write_package
 from unireplknet.errors import UserError
 from unireplknet.modalities.image import ImageInput
 from unireplknet.tasks.segment.data import load_masks

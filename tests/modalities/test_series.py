@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from tests.series_data import series_input, write_weather
+from tests.runs import series_input, write_weather
 from unireplknet.data.dataset import Draw, MapDataset
 from unireplknet.data.series.grid import Window
 from unireplknet.data.sources.folder import load_folder

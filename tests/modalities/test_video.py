@@ -5,7 +5,7 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
-from tests.data.test_frames import COUNT, decode_all, pictures, write_video
+from tests.videos import COUNT, decode_all, pictures, write_video
 from unireplknet.data.dataset import Draw, MapDataset
 from unireplknet.data.split import Split
 from unireplknet.errors import UserError

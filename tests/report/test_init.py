@@ -15,10 +15,8 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.objects import Told
 from tests.report.page import Page, contrast, palettes
-from tests.runs import tiny_recipe, write_tree
-from tests.test_inspection import untrained_run
+from tests.runs import FixedDetector, image_recipe, untrained_run, write_tree
 from unireplknet.cli import main
 from unireplknet.data.split import LabeledData, Split
 from unireplknet.deploy.merge import merged_copy
@@ -176,7 +174,7 @@ def test_the_surest_wrong_boxes_are_shown_and_told(
         _, truth = recipe.input.to_map(recipe.input.read(item))
         count = len(truth["labels"])
         found.append({k: truth[k] for k in ("boxes", "labels", "masks")} | {"scores": torch.full((count,), 0.7)})
-    monkeypatch.setattr(Run, "load_model", lambda self: Told(found))
+    monkeypatch.setattr(Run, "load_model", lambda self: FixedDetector(found))
     objects = sum(len(each["labels"]) for each in found)
     (text,) = detect_report.box_mistakes(material).parts
     assert f"find {objects} of {objects} objects" in text.text
@@ -282,7 +280,7 @@ def test_samples_of_several_classes(tmp_path: Path) -> None:
     (tmp_path / "data" / "red" / "broken.png").unlink()
     lines = [f"{c}/{i:02}.png,{c};{'even' if i % 2 else 'odd'}" for c in ("red", "blue") for i in range(8)]
     (tmp_path / "data" / "list.csv").write_text("path,labels\n" + "\n".join(lines) + "\n")
-    recipe = tiny_recipe(tmp_path / "data" / "list.csv", epochs=1)
+    recipe = image_recipe(tmp_path / "data" / "list.csv", epochs=1)
     recipe.data.source, recipe.optim.loss, recipe.trainer.select = "list", "bce", "map"
     material = Material(fit(recipe, tmp_path / "run"), "", "", tmp_path)
     assert classify_report.confusion(material) is None

@@ -5,8 +5,7 @@ import torch
 import torch.nn.functional as F
 from timm.data import Mixup
 
-from tests.runs import tiny_recipe
-from tests.series_data import forecast_recipe
+from tests.runs import forecast_recipe, image_recipe
 from unireplknet.data.dataset import Batch
 from unireplknet.randomness import seed_from
 from unireplknet.tasks.classify.learn import ClassificationLearner
@@ -16,7 +15,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:You are trying to `self.log")  #
 
 def task(channels_last: bool) -> ClassificationLearner:
     torch.manual_seed(0)
-    recipe = tiny_recipe("nowhere")
+    recipe = image_recipe("nowhere")
     recipe.trainer.channels_last = channels_last
     return ClassificationLearner(recipe.model.build(3, "abc"), recipe, 3, steps_per_epoch=1).double()
 
@@ -75,7 +74,7 @@ def test_a_batch_without_readable_samples_is_passed_over(caplog: pytest.LogCaptu
 
 @pytest.mark.parametrize("forecasts", [False, True])
 def test_a_pass_without_samples_has_gradients_of_zero_for_all_that_learns(forecasts: bool) -> None:
-    recipe = forecast_recipe(Path("nowhere")) if forecasts else tiny_recipe("nowhere")
+    recipe = forecast_recipe(Path("nowhere")) if forecasts else image_recipe("nowhere")
     module = recipe.task.learner(recipe.build("abc"), recipe, 3, steps_per_epoch=1)
     module(torch.empty(0, *module.map_shape)).sum().backward()
     for name, parameter in module.named_parameters():

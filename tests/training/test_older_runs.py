@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests import objects, runs, scenes, series_data
+from tests import runs
 from unireplknet.cli import main
 from unireplknet.deploy.describe import recipe_of
 from unireplknet.training.recipe import Recipe
@@ -19,9 +19,9 @@ ARCHIVE = Path(__file__).parent.parent / "fixtures" / "older_runs.tar.xz"
 
 WRITE: dict[str, tuple[Callable[..., Path], int, str]] = {
     "classification": (runs.write_tree, 8, "red/03.png"),
-    "segmentation": (scenes.write_scenes, 8, "images/03.png"),
-    "detection": (objects.write_objects, 8, "images/03.png"),
-    "forecasting": (series_data.write_weather, 200, "weather.csv"),
+    "segmentation": (runs.write_scenes, 8, "images/03.png"),
+    "detection": (runs.write_objects, 8, "images/03.png"),
+    "forecasting": (runs.write_weather, 200, "weather.csv"),
 }
 """By task: what writes the data, how many, and a file to predict."""
 

@@ -1,6 +1,5 @@
 """A run that was interrupted ends as one that was not, bit for bit."""
 
-import csv
 import json
 import logging
 import signal
@@ -10,10 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
-from tests.killing import fit_until, random_recipe
-from tests.runs import tiny_recipe, write_tree
+from tests.killing import assert_same, fit_until, outcome, random_recipe
+from tests.runs import image_recipe, write_tree
 from unireplknet.cli import main
 from unireplknet.data.shards.packing import pack
 from unireplknet.errors import Stopped, UserError
@@ -36,39 +34,6 @@ def whole(data: Path) -> Run:
     run = fit(random_recipe(data), data.parent / "whole")
     assert run.results["best_epoch"] <= 2, "to be remembered by a run that is interrupted in the third epoch"
     return run
-
-
-def outcome(run: Run) -> dict[str, Any]:
-    """All that a run comes to, except times."""
-    state = torch.load(run.path / LAST, weights_only=True)
-    with (run.path / "metrics.csv").open(newline="") as file:
-        rows = [{k: v for k, v in row.items() if k not in ("seconds", "img/s")} for row in csv.DictReader(file)]
-    return {
-        "rows": rows,
-        "weights": state["current_model_state"],
-        "average": state["state_dict"],
-        "optimizer": state["optimizer_states"],
-        "schedule": state["lr_schedulers"],
-        "section": state[SECTION],
-        "best": torch.load(run.path / "best.ckpt", weights_only=True)["state_dict"],
-        "safetensors": load_file(run.path / "model.safetensors"),
-        "results": {k: v for k, v in run.results.items() if k != "seconds"},
-    }
-
-
-def assert_same(one: Any, other: Any) -> None:
-    if isinstance(one, torch.Tensor):
-        assert torch.equal(one, other)
-    elif isinstance(one, dict):
-        assert one.keys() == other.keys()
-        for key in one:
-            assert_same(one[key], other[key])
-    elif isinstance(one, list):
-        assert len(one) == len(other)
-        for a, b in zip(one, other, strict=True):
-            assert_same(a, b)
-    else:
-        assert one == other
 
 
 @pytest.mark.parametrize(
@@ -327,7 +292,7 @@ def test_too_many_unreadable_samples_stop_the_run(tmp_path: Path) -> None:
     data = write_tree(tmp_path / "data", count=8)
     for i in range(4):
         (data / "blue" / f"0{i}.png").write_bytes(b"broken")
-    recipe = tiny_recipe(data, epochs=2)
+    recipe = image_recipe(data, epochs=2)
     recipe.data.max_unreadable = 2
     with pytest.raises(UserError, match=r"more than data.max_unreadable = 2 samples are unreadable; the last: .*png"):
         fit(recipe, tmp_path / "run")

@@ -6,7 +6,7 @@ import torch
 from scipy.special import expit
 from sklearn.metrics import average_precision_score
 
-from tests.runs import tiny_recipe
+from tests.runs import image_recipe
 from unireplknet.data.dataset import Batch
 from unireplknet.data.split import LabeledData, Split
 from unireplknet.errors import UserError
@@ -52,7 +52,7 @@ def labelled(labels: np.ndarray) -> LabeledData:
     ],
 )
 def test_settings_have_to_suit_the_samples(several: bool, loss: str, select: str, message: str) -> None:
-    recipe = tiny_recipe("nowhere").override(["--optim.loss", loss, "--trainer.select", select])
+    recipe = image_recipe("nowhere").override(["--optim.loss", loss, "--trainer.select", select])
     data = labelled(SEVERAL if several else np.arange(3))
     if not message:
         check_labels(recipe, data)
@@ -64,7 +64,7 @@ def test_settings_have_to_suit_the_samples(several: bool, loss: str, select: str
 @pytest.mark.filterwarnings("ignore:You are trying to `self.log")
 @pytest.mark.parametrize("one", [True, False])
 def test_mixup_blends_what_is_to_be_said_as_it_blends_maps(one: bool) -> None:
-    recipe = tiny_recipe("nowhere")
+    recipe = image_recipe("nowhere")
     recipe.optim.loss, recipe.optim.mixup, recipe.optim.label_smoothing = "bce", 1.0, 0.0
     module = ClassificationLearner(recipe.model.build(3, "abc"), recipe, 3, steps_per_epoch=1)
     seen: list[torch.Tensor] = []
@@ -83,7 +83,7 @@ def test_mixup_blends_what_is_to_be_said_as_it_blends_maps(one: bool) -> None:
 
 @pytest.mark.filterwarnings("ignore:You are trying to `self.log")
 def test_validation_logs_scikit_learns_mean_average_precision() -> None:
-    recipe = tiny_recipe("nowhere").override(["--optim.loss", "bce", "--trainer.select", "map"])
+    recipe = image_recipe("nowhere").override(["--optim.loss", "bce", "--trainer.select", "map"])
     module = ClassificationLearner(recipe.model.build(3, "abc"), recipe, 3, steps_per_epoch=1, several=True)
     logits = torch.tensor(LOGITS).float()
     module.model.forward = lambda maps: logits[maps[:, 0, 0, 0].long()]  # type: ignore[method-assign]

@@ -10,7 +10,7 @@ from PIL import Image
 from scipy.special import expit, softmax
 from sklearn.metrics import balanced_accuracy_score
 
-from tests.runs import COLOURS, tiny_recipe, write_tree
+from tests.runs import COLORS, image_recipe, write_tree
 from unireplknet.data.dataset import Draw
 from unireplknet.errors import UserError
 from unireplknet.modalities.image import ImageInput
@@ -70,13 +70,13 @@ def test_mistakes_are_the_wrong_ones_the_surest_first(trained: Run) -> None:
     assert [s.said for s in shown] == [trained.classes[i] for i in said[[2, 5, 1]].tolist()]
     np.testing.assert_allclose([s.probability for s in shown], np.exp(x := np.array([3, 2, 1])) / (np.exp(x) + 2))
     for s in shown:
-        assert np.abs(s.picture.mean((0, 1)) - COLOURS[s.truth]).max() < 25, "the picture is of that sample"
+        assert np.abs(s.picture.mean((0, 1)) - COLORS[s.truth]).max() < 25, "the picture is of that sample"
 
 
 def test_unknown_split_is_named(tmp_path: Path) -> None:
     for split in ("train", "val"):
         write_tree(tmp_path / "data" / split, count=3)
-    run = Run.create(new_folder("", tmp_path / "run"), tiny_recipe(tmp_path / "data"), tuple(COLOURS))
+    run = Run.create(new_folder("", tmp_path / "run"), image_recipe(tmp_path / "data"), tuple(COLORS))
     with pytest.raises(UserError, match="have no test split, only train, val"):
         evaluate(run, "test")
 
@@ -100,7 +100,7 @@ def test_pictures_of_what_was_seen(trained: Run, tmp_path: Path) -> None:
     assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["03-2-seen.png", "03-seen.png"]
     for prediction, colour in ((predictions[0], "red"), (predictions[2], "blue")):
         pixels = np.asarray(Image.open(prediction.picture).convert("RGB")).astype(int)
-        close = np.abs(pixels - COLOURS[colour]).sum(2) < 60
+        close = np.abs(pixels - COLORS[colour]).sum(2) < 60
         assert close.mean() > 0.05
 
 

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.objects import CLASSES, NUMBERS, coco_table, write_objects
+from tests.runs import BOX_CLASSES, BOX_NUMBERS, coco_table, write_objects
 from unireplknet.errors import UserError
 from unireplknet.tasks.detect.data import Box, load_box_table, load_coco
 from unireplknet.tasks.detect.inputs import DetectInput
 
-GOOD = {"image_id": 0, "category_id": NUMBERS[0], "bbox": [10, 5, 20, 10], "area": 200, "iscrowd": 0}
+GOOD = {"image_id": 0, "category_id": BOX_NUMBERS[0], "bbox": [10, 5, 20, 10], "area": 200, "iscrowd": 0}
 
 
 def write(root: Path, *annotations: dict[str, Any], images: int = 1) -> Path:
@@ -25,8 +25,8 @@ def write(root: Path, *annotations: dict[str, Any], images: int = 1) -> Path:
 
 
 def test_classes_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
-    data = load_coco(write(tmp_path, GOOD, GOOD | {"category_id": NUMBERS[1], "bbox": [0, 0, 5, 5], "iscrowd": 1}))
-    assert data.names == CLASSES[::-1]
+    data = load_coco(write(tmp_path, GOOD, GOOD | {"category_id": BOX_NUMBERS[1], "bbox": [0, 0, 5, 5], "iscrowd": 1}))
+    assert data.names == BOX_CLASSES[::-1]
     [item] = data.splits["all"].items
     assert item.boxes == (Box((10, 5, 30, 15), 1, False, 200), Box((0, 0, 5, 5), 0, True, 200))
     assert item.size == (64, 48)

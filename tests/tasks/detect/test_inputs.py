@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.objects import COLOURS, draw_objects, write_objects
+from tests.runs import BOX_COLORS, draw_objects, write_objects
 from unireplknet.data.dataset import Draw, MapDataset, collate_apart
 from unireplknet.errors import UserError
 from unireplknet.tasks.detect.data import Box, BoxSplit, Objects, load_coco
@@ -59,7 +59,7 @@ def test_boxes_and_masks_stay_with_what_they_are_of(seed: int, tmp_path: Path) -
             assert 0 <= left < right <= width
             assert 0 <= top < bottom <= height
             middle = 255 * sample.map[:, (top + bottom) // 2, (left + right) // 2]
-            distances = [(middle - torch.tensor(colour)).abs().max() for colour in COLOURS[::-1]]
+            distances = [(middle - torch.tensor(colour)).abs().max() for colour in BOX_COLORS[::-1]]
             assert np.argmin(distances) == label
             rows, columns = (mask.any(axis).nonzero()[:, 0] for axis in (1, 0))
             around = torch.tensor([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])

@@ -11,9 +11,8 @@ from PIL import Image
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from tests.killing import fit_until
-from tests.objects import CLASSES, NUMBERS, Told, coco_table, tiny_recipe, write_objects
-from tests.training.test_resume import assert_same, outcome
+from tests.killing import assert_same, fit_until, outcome
+from tests.runs import BOX_CLASSES, BOX_NUMBERS, FixedDetector, box_recipe, coco_table, write_objects
 from unireplknet.cli import main
 from unireplknet.errors import UserError
 from unireplknet.tasks.detect.data import load_coco
@@ -29,12 +28,12 @@ def detecting(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A finished run of Mask R-CNN; tests add to its folder but change nothing in it."""
     root = tmp_path_factory.mktemp("detecting")
     data = write_objects(root / "data", 64, empty=2)
-    return fit(tiny_recipe(data, epochs=10, detector="mask_rcnn"), root / "run")
+    return fit(box_recipe(data, epochs=10, detector="mask_rcnn"), root / "run")
 
 
 def as_json(found: list[dict[str, Tensor]], names: tuple[str, ...], masks: bool) -> list[dict[str, Any]]:
     """What was found in images 100, 101, ... as COCO's result file has it."""
-    numbers = dict(zip(CLASSES, NUMBERS, strict=True))
+    numbers = dict(zip(BOX_CLASSES, BOX_NUMBERS, strict=True))
     results = []
     for image, each in enumerate(found):
         for i, (left, top, right, bottom) in enumerate(each["boxes"].tolist()):
@@ -88,13 +87,13 @@ def test_scores_are_those_of_the_library_reading_the_files(masks: bool, tmp_path
     table = root / "instances.json"
     content = json.loads(table.read_text(encoding="utf-8"))
     crowd = {"segmentation": coco_mask_of_half(120, 160)} | {"bbox": [0, 0, 80, 120], "area": 80 * 120, "iscrowd": 1}
-    content["annotations"].append({"id": 99, "image_id": 100, "category_id": NUMBERS[0]} | crowd)
+    content["annotations"].append({"id": 99, "image_id": 100, "category_id": BOX_NUMBERS[0]} | crowd)
     table.write_text(json.dumps(content), encoding="utf-8")
     data, rng = load_coco(root, masks), np.random.default_rng(0)
     torch.manual_seed(0)
     found = invented(data, rng, masks)
-    recipe = tiny_recipe(root, detector="mask_rcnn" if masks else "faster_rcnn")
-    scores = score(Told(found), build_loader(recipe, data.splits["all"]), 2, masks)
+    recipe = box_recipe(root, detector="mask_rcnn" if masks else "faster_rcnn")
+    scores = score(FixedDetector(found), build_loader(recipe, data.splits["all"]), 2, masks)
     assert figures_of(scores, "box") == pytest.approx(coco_figures(table, as_json(found, data.names, False), "bbox"))
     assert 0.1 < scores.figures["box"]["ap"] < 0.9
     assert scores.images == 11
@@ -118,27 +117,27 @@ def test_perfect_answers_score_one_and_none_zero(tmp_path: Path) -> None:
     perfect = [
         {k: t[k] for k in ("boxes", "labels", "masks")} | {"scores": torch.ones(len(t["labels"]))} for t in truth
     ]
-    recipe = tiny_recipe(root, detector="mask_rcnn")
-    summary = score(Told(perfect), build_loader(recipe, data.splits["all"]), 2, True).summary(data.names)
+    recipe = box_recipe(root, detector="mask_rcnn")
+    summary = score(FixedDetector(perfect), build_loader(recipe, data.splits["all"]), 2, True).summary(data.names)
     for kind in ("box", "mask"):
         assert summary[kind]["ap"] == summary[kind]["ap75"] == pytest.approx(1)
         assert summary[kind]["ap_large"] is None
     assert [row["mask_ap"] for row in summary["per_class"].values()] == pytest.approx([1, 1])
     nothing = [{key: value[:0] for key, value in each.items()} for each in perfect]
-    scores = score(Told(nothing), build_loader(recipe, data.splits["all"]), 2, True)
+    scores = score(FixedDetector(nothing), build_loader(recipe, data.splits["all"]), 2, True)
     assert scores.figures["box"]["ap"] == 0
 
 
 def test_the_score_while_training_is_that_of_the_evaluation(tmp_path: Path) -> None:
     root = write_objects(tmp_path, 8)
-    recipe = tiny_recipe(root)
+    recipe = box_recipe(root)
     data = load_coco(root)
     task = build_learner(recipe, recipe.data.load(recipe.input), 1)
     torch.manual_seed(0)
     found = invented(data, np.random.default_rng(1), False)
     for batch in build_loader(recipe, data.splits["all"]):
         task.count([found[i] for i in batch.indices], batch.labels, task.scores)
-    expected = score(Told(found), build_loader(recipe, data.splits["all"]), 2).figures["box"]["ap"]
+    expected = score(FixedDetector(found), build_loader(recipe, data.splits["all"]), 2).figures["box"]["ap"]
     assert task.scores["box_ap"].compute().item() == pytest.approx(expected)
     task.scores["box_ap"].reset()
     task.count([{k: v[:0] for k, v in found[0].items()}], [{k: v[:0] for k, v in batch.labels[0].items()}], task.scores)
@@ -147,7 +146,7 @@ def test_the_score_while_training_is_that_of_the_evaluation(tmp_path: Path) -> N
 
 def test_a_run_learns(detecting: Run) -> None:
     assert detecting.finished
-    assert detecting.names == CLASSES[::-1]
+    assert detecting.names == BOX_CLASSES[::-1]
     rows = list(detecting.rows())
     losses = [float(row["train/loss"]) for row in rows]
     assert losses[-1] < 0.6 * losses[0]
@@ -156,7 +155,7 @@ def test_a_run_learns(detecting: Run) -> None:
     written = json.loads(file.read_text(encoding="utf-8"))
     assert file.name == "evaluation-test.json"
     assert written["box"] == scores.figures["box"]
-    assert written["per_class"].keys() == set(CLASSES)
+    assert written["per_class"].keys() == set(BOX_CLASSES)
     assert written["box"]["ap50"] > 0.5
     assert written["mask"]["ap50"] > 0.5
     val = evaluate(detecting, "val")[1].figures["box"]["ap"]
@@ -165,7 +164,7 @@ def test_a_run_learns(detecting: Run) -> None:
 
 def test_losses_of_the_task_are_the_detectors(tmp_path: Path) -> None:
     root = write_objects(tmp_path, 8)
-    recipe = tiny_recipe(root)
+    recipe = box_recipe(root)
     task = build_learner(recipe, recipe.data.load(recipe.input), 1)
     batch = next(iter(build_loader(recipe, load_coco(root).splits["all"], augment=True)))
     torch.manual_seed(0)
@@ -177,7 +176,7 @@ def test_losses_of_the_task_are_the_detectors(tmp_path: Path) -> None:
 @pytest.mark.parametrize("detector", ["faster_rcnn", "mask_rcnn", "retinanet"])
 def test_a_process_without_samples_takes_part_and_changes_nothing(detector: str, tmp_path: Path) -> None:
     anchors = (16, 32, 64) if detector == "retinanet" else (8, 16, 32, 64)
-    recipe = tiny_recipe(write_objects(tmp_path, 8), detector=detector, anchors=anchors)
+    recipe = box_recipe(write_objects(tmp_path, 8), detector=detector, anchors=anchors)
     task = build_learner(recipe, recipe.data.load(recipe.input), 1)
     task.no_loss().backward()
     gradients = [p.grad for p in task.parameters() if p.requires_grad]
@@ -188,7 +187,7 @@ def test_a_process_without_samples_takes_part_and_changes_nothing(detector: str,
 def true_boxes(images: Path, count: int) -> list[dict[str, Any]]:
     """The annotations of the first images, their classes by name."""
     content = json.loads((images.parent / "instances.json").read_text(encoding="utf-8"))
-    names = dict(zip(NUMBERS, CLASSES, strict=True))
+    names = dict(zip(BOX_NUMBERS, BOX_CLASSES, strict=True))
     chosen = [each for each in content["annotations"] if each["image_id"] < 100 + count]
     return [each | {"name": names[each["category_id"]]} for each in chosen]
 
@@ -245,7 +244,7 @@ def test_files_of_one_name_do_not_overwrite_each_other(detecting: Run, tmp_path:
 
 @pytest.mark.slow
 def test_a_killed_detector_goes_on_bit_for_bit(tmp_path: Path) -> None:
-    recipe = tiny_recipe(write_objects(tmp_path / "data", 16), epochs=2)
+    recipe = box_recipe(write_objects(tmp_path / "data", 16), epochs=2)
     whole = fit(recipe, tmp_path / "whole")
     assert fit_until(recipe, tmp_path / "cut", "step", epoch=1, batch=1) != 0
     assert not Run(tmp_path / "cut").finished
@@ -254,7 +253,7 @@ def test_a_killed_detector_goes_on_bit_for_bit(tmp_path: Path) -> None:
 
 def test_missing_images_are_left_out_as_far_as_that_is_allowed(tmp_path: Path) -> None:
     root = write_objects(tmp_path / "data", 16)
-    recipe = tiny_recipe(root, epochs=1)
+    recipe = box_recipe(root, epochs=1)
     train = recipe.data.load(recipe.input).splits["train"]
     train.items[0].image.unlink()
     with pytest.raises(UserError, match=rf"more than data.max_unreadable = 0 .*{train.items[0].image.name}"):
@@ -280,7 +279,7 @@ def test_missing_images_are_left_out_as_far_as_that_is_allowed(tmp_path: Path) -
     ],
 )
 def test_what_boxes_have_not_is_refused(change: dict[str, Any], message: str, tmp_path: Path) -> None:
-    recipe = tiny_recipe(write_objects(tmp_path / "data")).override(change)
+    recipe = box_recipe(write_objects(tmp_path / "data")).override(change)
     with pytest.raises(UserError, match=message):
         fit(recipe, tmp_path / "run")
 
@@ -289,7 +288,7 @@ def test_a_wrong_table_ends_the_command_in_one_line(tmp_path: Path, capsys: pyte
     root = write_objects(tmp_path / "data")
     table = coco_table([], [])
     (root / "instances.json").write_text(json.dumps(table | {"annotations": 3}), encoding="utf-8")
-    tiny_recipe(root).save(tmp_path / "config.yaml")
+    box_recipe(root).save(tmp_path / "config.yaml")
     assert main(["train", str(tmp_path / "config.yaml"), "--out", str(tmp_path / "run")]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("unireplknet: error: ")
@@ -307,6 +306,6 @@ def test_export_says_that_it_does_not_write_detectors(
 
 def test_the_library_is_named_where_it_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torchmetrics.detection.mean_ap._FASTER_COCO_EVAL_AVAILABLE", False)
-    recipe = tiny_recipe(write_objects(tmp_path, 8))
+    recipe = box_recipe(write_objects(tmp_path, 8))
     with pytest.raises(UserError, match=r'run: pip install "unireplknet\[detect\]"'):
         build_learner(recipe, recipe.data.load(recipe.input), 1)

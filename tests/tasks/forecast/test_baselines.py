@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.series_data import series_input, weather_frame, write_weather
+from tests.runs import series_input, weather_frame, write_weather
 from unireplknet.data.series.grid import Grid
 from unireplknet.tasks.forecast import baselines
 from unireplknet.tasks.forecast.baselines import (

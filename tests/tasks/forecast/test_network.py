@@ -4,7 +4,7 @@ import torch
 from sklearn.linear_model import Ridge
 from torch import nn
 
-from tests.series_data import forecast_recipe, series_input
+from tests.runs import forecast_recipe, series_input
 from unireplknet import UniRepLKNet
 from unireplknet.tasks.forecast.network import Forecaster, masked_loss
 from unireplknet.training.optim import build_optimizer

@@ -8,9 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.killing import fit_until
-from tests.series_data import forecast_recipe, weather_frame, write_weather
-from tests.training.test_resume import assert_same, outcome
+from tests.killing import assert_same, fit_until, outcome
+from tests.runs import forecast_recipe, weather_frame, write_weather
 from unireplknet.cli import main
 from unireplknet.errors import UserError
 from unireplknet.models.weights import load_weights

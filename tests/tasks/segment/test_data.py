@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.scenes import CLASSES, write_scenes
+from tests.runs import MASK_CLASSES, write_scenes
 from unireplknet.errors import UserError
 from unireplknet.modalities.image import ImageInput
 from unireplknet.recipes.segment import ade20k_t
@@ -18,7 +18,7 @@ def load(path: Path) -> Masked:
 
 def test_images_and_masks_of_the_same_name(tmp_path: Path) -> None:
     data = load(write_scenes(tmp_path, 8))
-    assert data.names == CLASSES
+    assert data.names == MASK_CLASSES
     pairs = data.splits["all"].items
     assert [pair.image.name for pair in pairs] == [f"{i:02}.png" for i in range(8)]
     assert all(pair.mask == tmp_path / "masks" / pair.image.name and pair.classes == 3 for pair in pairs)

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch.nn.functional import max_pool2d
 
-from tests.scenes import draw_scene
+from tests.runs import draw_scene
 from unireplknet.data.dataset import Draw, MapDataset
 from unireplknet.errors import UserError
 from unireplknet.tasks.segment.data import IGNORE, MaskSplit, Pair

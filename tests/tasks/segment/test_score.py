@@ -9,9 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from tests.killing import fit_until
-from tests.scenes import CLASSES, draw_scene, tiny_recipe, write_scenes
-from tests.training.test_resume import assert_same, outcome
+from tests.killing import assert_same, fit_until, outcome
+from tests.runs import MASK_CLASSES, draw_scene, mask_recipe, write_scenes
 from unireplknet.cli import main
 from unireplknet.errors import UserError
 from unireplknet.tasks.segment.data import IGNORE, Pair
@@ -25,7 +24,7 @@ from unireplknet.training.run import Run, fit
 def segmenting(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A finished run; tests add to its folder but change nothing in it."""
     root = tmp_path_factory.mktemp("segmenting")
-    return fit(tiny_recipe(write_scenes(root / "data", 32), epochs=6), root / "run")
+    return fit(mask_recipe(write_scenes(root / "data", 32), epochs=6), root / "run")
 
 
 def iou_by_hand(said: list[np.ndarray], true: list[np.ndarray], classes: int) -> list[float]:
@@ -43,13 +42,13 @@ def iou_by_hand(said: list[np.ndarray], true: list[np.ndarray], classes: int) ->
 
 def test_a_run_learns_and_its_scores_are_those_of_numpy(segmenting: Run) -> None:
     assert segmenting.finished
-    assert segmenting.names == CLASSES
+    assert segmenting.names == MASK_CLASSES
     losses = [float(row["train/loss"]) for row in segmenting.rows()]
     assert losses[-1] < 0.6 * losses[0]
     file, scores = evaluate(segmenting)
     written = json.loads(file.read_text(encoding="utf-8"))
     assert file.name == "evaluation-test.json"
-    assert written["per_class"].keys() == set(CLASSES)
+    assert written["per_class"].keys() == set(MASK_CLASSES)
 
     model, said, true = segmenting.load_model(), [], []
     for pair in segmenting.load_data().splits["test"].items:
@@ -97,7 +96,7 @@ def test_each_scale_is_made_of_the_image_as_it_is(segmenting: Run) -> None:
 
 
 def test_the_score_while_training_is_that_of_numpy(tmp_path: Path) -> None:
-    recipe = tiny_recipe(write_scenes(tmp_path), epochs=1)
+    recipe = mask_recipe(write_scenes(tmp_path), epochs=1)
     task = build_learner(recipe, recipe.data.load(recipe.input), 1)
     rng = np.random.default_rng(0)
     logits, labels = torch.randn(4, 3, 9, 7), torch.from_numpy(rng.choice([0, 1, IGNORE], (4, 9, 7)))
@@ -116,7 +115,7 @@ def test_the_score_while_training_is_that_of_numpy(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("auxiliary", [0.0, 0.4])
 def test_the_loss_is_that_of_pytorch_on_both_heads(auxiliary: float, tmp_path: Path) -> None:
-    recipe = tiny_recipe(write_scenes(tmp_path), auxiliary=auxiliary)
+    recipe = mask_recipe(write_scenes(tmp_path), auxiliary=auxiliary)
     task = build_learner(recipe, recipe.data.load(recipe.input), 1).eval()
     maps, labels = torch.randn(2, 3, 32, 32), torch.randint(0, 3, (2, 32, 32))
     labels[:, :5] = IGNORE
@@ -129,7 +128,7 @@ def test_the_loss_is_that_of_pytorch_on_both_heads(auxiliary: float, tmp_path: P
 
 def test_a_batch_of_which_one_image_is_readable_is_learnt(tmp_path: Path) -> None:
     """UPerNet's coarsest level, one pixel an image, has no batch statistics then."""
-    recipe = tiny_recipe(write_scenes(tmp_path), decoder="upernet", decoder_width=16)
+    recipe = mask_recipe(write_scenes(tmp_path), decoder="upernet", decoder_width=16)
     task = build_learner(recipe, recipe.data.load(recipe.input), 1)
     maps, labels = torch.randn(1, 3, 32, 32), torch.randint(0, 3, (1, 32, 32))
     loss = task.train().objective(maps, labels)
@@ -207,7 +206,7 @@ def test_scales_and_mirror_images_are_averaged() -> None:
 def test_a_class_that_is_nowhere_has_no_score() -> None:
     scores = MaskScores(np.array([[3, 1, 0], [0, 4, 0], [0, 0, 0]]), 1, [])
     assert scores.iou[:2] == pytest.approx([3 / 4, 4 / 5])
-    summary = scores.summary(CLASSES)
+    summary = scores.summary(MASK_CLASSES)
     assert summary["miou"] == pytest.approx((3 / 4 + 4 / 5) / 2)
     assert summary["per_class"]["blue"] == {"iou": None, "pixels": 0}
 
@@ -228,7 +227,8 @@ def test_the_command_line_scores_and_draws(segmenting: Run, capsys: pytest.Captu
         assert mask.size == image.size
         assert mask.mode == "L"
         shares = {
-            CLASSES[i]: count for i, count in enumerate(np.bincount(np.asarray(mask).flat) / mask.width / mask.height)
+            MASK_CLASSES[i]: count
+            for i, count in enumerate(np.bincount(np.asarray(mask).flat) / mask.width / mask.height)
         }
         assert made["shares"] == pytest.approx({name: share for name, share in shares.items() if share})
         assert min(drawn.size) > 300
@@ -248,7 +248,7 @@ def test_files_of_one_name_do_not_overwrite_each_other(segmenting: Run, tmp_path
 
 @pytest.mark.slow
 def test_a_killed_segmenter_goes_on_bit_for_bit(tmp_path: Path) -> None:
-    recipe = tiny_recipe(write_scenes(tmp_path / "data", 8), epochs=2)
+    recipe = mask_recipe(write_scenes(tmp_path / "data", 8), epochs=2)
     whole = fit(recipe, tmp_path / "whole")
     assert fit_until(recipe, tmp_path / "cut", "step", epoch=1, batch=1) != 0
     assert not Run(tmp_path / "cut").finished
@@ -259,7 +259,7 @@ def test_a_wrong_mask_ends_the_run_with_its_name(tmp_path: Path, capsys: pytest.
     root = write_scenes(tmp_path / "data")
     for path in (root / "masks").iterdir():
         Image.fromarray(np.full((9, 9), 7, np.uint8)).save(path)
-    tiny_recipe(root).save(tmp_path / "config.yaml")
+    mask_recipe(root).save(tmp_path / "config.yaml")
     assert main(["train", str(tmp_path / "config.yaml"), "--out", str(tmp_path / "run")]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("unireplknet: error: ")
@@ -285,12 +285,12 @@ def test_masks_in_which_objects_have_the_number_that_is_ignored(
         mask = np.append(numbers, 255)[np.minimum(np.asarray(Image.open(path)), 3)]
         Image.fromarray(mask.astype(np.uint8)).save(path)
     with pytest.raises(UserError, match=message):
-        fit(tiny_recipe(root), tmp_path / "run")
+        fit(mask_recipe(root), tmp_path / "run")
     assert not (tmp_path / "run").exists()
     # One that cannot be read is told later.
     Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(root / "masks" / "00.png")
     with pytest.raises(UserError, match=message):
-        fit(tiny_recipe(root), tmp_path / "run")
+        fit(mask_recipe(root), tmp_path / "run")
 
 
 @pytest.mark.parametrize(
@@ -310,7 +310,7 @@ def test_masks_in_which_objects_have_the_number_that_is_ignored(
     ],
 )
 def test_what_masks_have_not_is_refused(change: dict[str, Any], message: str, tmp_path: Path) -> None:
-    recipe = tiny_recipe(write_scenes(tmp_path / "data")).override(change)
+    recipe = mask_recipe(write_scenes(tmp_path / "data")).override(change)
     with pytest.raises(UserError, match=message):
         fit(recipe, tmp_path / "run")
 
