@@ -9,6 +9,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from unireplknet.tasks.detect.inputs import DetectAugment, DetectInput
+from unireplknet.tasks.detect.task import DetectHead
 from unireplknet.training.recipe import Data, Model, Optim, Recipe, Trainer
 
 COLOURS = ((220, 40, 40), (40, 60, 220))
@@ -65,14 +66,14 @@ def write_objects(
     return root
 
 
-def tiny_recipe(path: Path, epochs: int = 8, **model: Any) -> Recipe:
+def tiny_recipe(path: Path, epochs: int = 8, **head: Any) -> Recipe:
     """Learns the rectangles."""
-    kwargs: dict[str, Any] = {"decoder_width": 32, "anchors": (8, 16, 32, 64), "head_width": 64, "rois": 32}
-    kwargs |= {"proposals": 50, "stem_stride": 2} | model
-    masks = kwargs.get("detector") == "mask_rcnn"
+    small = {"width": 32, "anchors": (8, 16, 32, 64), "head_width": 64, "rois": 32, "proposals": 50}
+    masks = head.get("detector") == "mask_rcnn"
     return Recipe(
         "tiny",
-        model=Model("test_unireplknet", **kwargs),
+        model=Model("test_unireplknet", stem_stride=2),
+        head=DetectHead(**(small | head)),  # type: ignore[arg-type]
         data=Data("coco", str(path), val_fraction=0.25, max_unreadable=0),
         input=DetectInput(short=48, long=80, masks=masks),
         augment=DetectAugment(scale=(0.9, 1.2), crop=0.2, flip=0.5),

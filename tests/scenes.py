@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 
 from unireplknet.tasks.segment.inputs import SegmentAugment, SegmentInput
+from unireplknet.tasks.segment.task import SegmentHead
 from unireplknet.training.recipe import Data, Model, Optim, Recipe, Trainer
 
 COLOURS = ((40, 40, 40), (220, 40, 40), (40, 60, 220))
@@ -36,12 +37,13 @@ def write_scenes(root: Path, count: int = 12, sizes: tuple[tuple[int, int], ...]
     return root
 
 
-def tiny_recipe(path: Path, epochs: int = 6, **model: object) -> Recipe:
+def tiny_recipe(path: Path, epochs: int = 6, **head: object) -> Recipe:
     """Learns the scenes."""
-    kwargs = {"stem_stride": 2, "decoder": "unet", "decoder_width": 64} | model
+    head = {"decoder": "unet", "width": 64} | head
     return Recipe(
         "tiny",
-        model=Model("test_unireplknet", **kwargs),
+        model=Model("test_unireplknet", stem_stride=2),
+        head=SegmentHead(**head),  # type: ignore[arg-type]
         data=Data("masks", str(path), val_fraction=0.25, max_unreadable=0),
         input=SegmentInput(size=32, short=32, scales=(0.75, 1.0)),
         augment=SegmentAugment(scale=(0.8, 1.4), flip=0.5),

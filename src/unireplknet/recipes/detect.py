@@ -22,6 +22,7 @@ from __future__ import annotations
 from unireplknet.recipes.imagenet import RELEASED
 from unireplknet.recipes.segment import SCENE_NETWORK
 from unireplknet.tasks.detect.inputs import DetectAugment, DetectInput
+from unireplknet.tasks.detect.task import DetectHead
 from unireplknet.training.plan import Samples
 from unireplknet.training.recipe import Data, Model, Optim, Recipe, Trainer
 
@@ -103,7 +104,8 @@ def boxes() -> Recipe:
     """
     return Recipe(
         "boxes",
-        model=Model("unireplknet_a", drop_path=0.1, decoder_width=128, anchors=(16, 32, 64, 128, 256), head_width=512),
+        model=Model("unireplknet_a", drop_path=0.1),
+        head=DetectHead(width=128, anchors=(16, 32, 64, 128, 256), head_width=512),
         data=Data("coco", workers=2, max_unreadable=0),
         input=DetectInput(short=400, long=667),
         augment=DetectAugment(scale=(0.6, 1.0), crop=0.5, flip=0.5, distort=True),
@@ -125,7 +127,8 @@ def scene_boxes() -> Recipe:
     """
     recipe = boxes()
     recipe.name = "scene_boxes"
-    recipe.model = Model(**SCENE_NETWORK, anchors=(8, 16, 32, 64), head_width=256, proposals=100, rois=32)
+    recipe.model = Model(**SCENE_NETWORK)
+    recipe.head = DetectHead(width=64, anchors=(8, 16, 32, 64), head_width=256, proposals=100, rois=32)
     recipe.input = DetectInput(short=96, long=128)
     # No larger than they are: batches are filled up to a multiple of 32 pixels.
     recipe.augment = DetectAugment(scale=(0.75, 1.0), flip=0.5)
@@ -150,9 +153,8 @@ def _coco(name: str, variant: str, weights: str, drop_path: float, layer_decay: 
             f"unireplknet_{variant}",
             weights=f"{RELEASED}/unireplknet_{variant}_{weights}.pth",
             drop_path=drop_path,
-            detector="mask_rcnn",
-            box_head="conv",
         ),
+        head=DetectHead("mask_rcnn", box_head="conv"),
         data=Data("coco", workers=4, max_unreadable=0),
         input=DetectInput(short=800, long=1333, masks=True),
         augment=DetectAugment(scale=(0.6, 1.0), crop=0.5, flip=0.5),

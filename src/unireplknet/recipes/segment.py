@@ -21,6 +21,7 @@ from typing import Any
 
 from unireplknet.recipes.imagenet import RELEASED
 from unireplknet.tasks.segment.inputs import SegmentAugment, SegmentInput
+from unireplknet.tasks.segment.task import SegmentHead
 from unireplknet.training.plan import Samples
 from unireplknet.training.recipe import Data, Model, Optim, Recipe, Trainer
 
@@ -115,7 +116,8 @@ def masks() -> Recipe:
     """
     return Recipe(
         "masks",
-        model=Model("unireplknet_a", stem_stride=2, drop_path=0.1, decoder="unet", decoder_width=128),
+        model=Model("unireplknet_a", stem_stride=2, drop_path=0.1),
+        head=SegmentHead("unet", 128),
         data=Data("masks", workers=2, max_unreadable=0),
         input=SegmentInput(size=96, short=96, scales=(0.75, 1.0, 1.25)),
         augment=SegmentAugment(scale=(0.75, 1.5), flip=0.5, distort=True),
@@ -130,7 +132,6 @@ SCENE_NETWORK: dict[str, Any] = {
     "dims": (32, 64, 128, 256),
     "kernel_sizes": ((3,), (13,), (13, 13, 13), (3,)),
     "drop_path": 0.1,
-    "decoder_width": 64,
 }
 """What masks and boxes of scenes are learnt by: the backbone of one starts the other."""
 
@@ -146,7 +147,7 @@ def scenes() -> Recipe:
     """
     recipe = masks()
     recipe.name = "scenes"
-    recipe.model = Model(**SCENE_NETWORK, decoder="upernet")
+    recipe.model, recipe.head = Model(**SCENE_NETWORK), SegmentHead("upernet", 64)
     recipe.augment = SegmentAugment(scale=(0.8, 1.25), flip=0.5)
     recipe.optim = Optim(epochs=16, batch_size=16, lr=3e-3, warmup_epochs=1, label_smoothing=0.0, ema=0.99)
     return recipe
@@ -167,10 +168,8 @@ def _ade20k(name: str, variant: str, weights: str, drop_path: float, layer_decay
             f"unireplknet_{variant}",
             weights=f"{RELEASED}/unireplknet_{variant}_{weights}.pth",
             drop_path=drop_path,
-            decoder="upernet",
-            decoder_width=512,
-            auxiliary=0.4,
         ),
+        head=SegmentHead("upernet", 512, auxiliary=0.4),
         data=Data("ade20k", workers=4, max_unreadable=0),
         input=SegmentInput(
             size=size,
