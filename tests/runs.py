@@ -15,8 +15,10 @@ from unireplknet.modalities.image import ImageAugment, ImageInput
 from unireplknet.modalities.series import SeriesAugment
 from unireplknet.registry import DEFAULT_TASK, MODALITIES
 from unireplknet.tasks.detect.inputs import DetectAugment, DetectInput
+from unireplknet.tasks.detect.task import DetectHead
 from unireplknet.tasks.forecast.inputs import ForecastInput
 from unireplknet.tasks.segment.inputs import SegmentAugment, SegmentInput
+from unireplknet.tasks.segment.task import SegmentHead
 from unireplknet.training.recipe import Data, Model, Optim, Recipe, Trainer, find_task
 from unireplknet.training.run import Run
 
@@ -76,12 +78,13 @@ def write_scenes(root: Path, count: int = 12, sizes: tuple[tuple[int, int], ...]
     return root
 
 
-def mask_recipe(path: Path, epochs: int = 6, **model: object) -> Recipe:
+def mask_recipe(path: Path, epochs: int = 6, **head: object) -> Recipe:
     """Learns the scenes."""
-    kwargs = {"stem_stride": 2, "decoder": "unet", "decoder_width": 64} | model
+    head = {"decoder": "unet", "width": 64} | head
     return Recipe(
         "tiny",
-        model=Model("test_unireplknet", **kwargs),
+        model=Model("test_unireplknet", stem_stride=2),
+        head=SegmentHead(**head),  # type: ignore[arg-type]
         data=Data("masks", str(path), val_fraction=0.25, max_unreadable=0),
         input=SegmentInput(size=32, short=32, scales=(0.75, 1.0)),
         augment=SegmentAugment(scale=(0.8, 1.4), flip=0.5),
@@ -144,14 +147,14 @@ def write_objects(
     return root
 
 
-def box_recipe(path: Path, epochs: int = 8, **model: Any) -> Recipe:
+def box_recipe(path: Path, epochs: int = 8, **head: Any) -> Recipe:
     """Learns the rectangles."""
-    kwargs: dict[str, Any] = {"decoder_width": 32, "anchors": (8, 16, 32, 64), "head_width": 64, "rois": 32}
-    kwargs |= {"proposals": 50, "stem_stride": 2} | model
-    masks = kwargs.get("detector") == "mask_rcnn"
+    small = {"width": 32, "anchors": (8, 16, 32, 64), "head_width": 64, "rois": 32, "proposals": 50}
+    masks = head.get("detector") == "mask_rcnn"
     return Recipe(
         "tiny",
-        model=Model("test_unireplknet", **kwargs),
+        model=Model("test_unireplknet", stem_stride=2),
+        head=DetectHead(**(small | head)),  # type: ignore[arg-type]
         data=Data("coco", str(path), val_fraction=0.25, max_unreadable=0),
         input=DetectInput(short=48, long=80, masks=masks),
         augment=DetectAugment(scale=(0.9, 1.2), crop=0.2, flip=0.5),
@@ -229,7 +232,9 @@ def forecast_recipe(path: Path, epochs: int = 3) -> Recipe:
     )
 
 
-def untrained_run(folder: Path, inputs: Any, names: tuple[str, ...], data: Data | None = None, **model: Any) -> Run:
+def untrained_run(
+    folder: Path, inputs: Any, names: tuple[str, ...], data: Data | None = None, head: Any = None, **model: Any
+) -> Run:
     """What a run of no epochs would leave: enough to look into."""
     task = find_task(getattr(inputs, "task", DEFAULT_TASK))
     pairs = (*task.inputs.values(), *MODALITIES.values())
@@ -237,7 +242,13 @@ def untrained_run(folder: Path, inputs: Any, names: tuple[str, ...], data: Data 
     model = {"dims": (8, 8, 16, 16), "stem_stride": 1} | model
     trainer = Trainer(progress=False, accelerator="cpu")
     recipe = Recipe(
-        "none", Model("test_unireplknet", **model), data or Data(), input=inputs, augment=augment(), trainer=trainer
+        "none",
+        Model("test_unireplknet", **model),
+        data or Data(),
+        input=inputs,
+        augment=augment(),
+        trainer=trainer,
+        head=head,
     )
     recipe.optim.label_smoothing = 0.0  # detectors have none
     folder.mkdir()

@@ -25,8 +25,10 @@ from unireplknet.modalities.series import SeriesInput
 from unireplknet.modalities.video import VideoInput
 from unireplknet.tasks.classify.views import look_at_attribution
 from unireplknet.tasks.detect.inputs import DetectInput
+from unireplknet.tasks.detect.task import DetectHead
 from unireplknet.tasks.forecast.inputs import ForecastInput
 from unireplknet.tasks.segment.inputs import SegmentInput
+from unireplknet.tasks.segment.task import SegmentHead
 from unireplknet.training.learner import build_learner
 from unireplknet.training.recipe import Data
 from unireplknet.training.run import Run
@@ -89,16 +91,16 @@ def test_field_under_a_decoder_or_detector(task: str, tmp_path: Path, capsys: py
     if task == "segmentation":
         root = runs.write_scenes(tmp_path / "data")
         inputs, data = SegmentInput(size=32, short=32), Data("masks", str(root), val_fraction=0.25)
-        model, sizes = {"decoder": "unet", "decoder_width": 64}, {(32, 32): 3}
+        head, sizes = SegmentHead("unet", 64), {(32, 32): 3}
     else:
         # Their shorter side becomes 48, or their longer one 80; then they are filled up to multiples of 32.
         root = runs.write_objects(tmp_path / "data", sizes=((48, 64), (48, 100), (48, 64)))
         inputs, data = DetectInput(short=48, long=80), Data("coco", str(root), val_fraction=0.25)
-        model = {"decoder_width": 16, "anchors": (8, 16, 32, 64), "head_width": 16}
+        head = DetectHead(width=16, anchors=(8, 16, 32, 64), head_width=16)
         sizes = Counter(
             (64, 96) if item.size == (100, 48) else (64, 64) for item in data.load(inputs).splits["val"].items
         )
-    run = untrained_run(tmp_path / "run", inputs, data.load(inputs).names, data, **model)
+    run = untrained_run(tmp_path / "run", inputs, data.load(inputs).names, data, head)
     assert main(["inspect", "field", str(run.path), "--out", str(tmp_path)]) == 0
     (found,) = json.loads((tmp_path / "field.json").read_text())
     assert (tuple(found["pixels"]), found["images"]) in sizes.items()

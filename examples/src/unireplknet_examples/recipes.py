@@ -13,8 +13,10 @@ from unireplknet.recipes.detect import boxes
 from unireplknet.recipes.network import small_network
 from unireplknet.recipes.segment import masks
 from unireplknet.tasks.detect.inputs import DetectAugment, DetectInput
+from unireplknet.tasks.detect.task import DetectHead
 from unireplknet.tasks.forecast.inputs import ForecastInput
 from unireplknet.tasks.segment.inputs import SegmentAugment
+from unireplknet.tasks.segment.task import SegmentHead
 from unireplknet.training.plan import Samples
 from unireplknet.training.recipe import Data, Model, Optim, Recipe, Trainer
 
@@ -71,7 +73,6 @@ SCENE_NETWORK: dict[str, Any] = {
     "dims": (32, 64, 128, 256),
     "kernel_sizes": ((3,), (13,), (13, 13, 13), (3,)),
     "drop_path": 0.1,
-    "decoder_width": 64,
 }
 """What masks and boxes of scenes are learnt by: the backbone of one starts the other."""
 
@@ -87,7 +88,7 @@ def scenes() -> Recipe:
     """
     recipe = masks()
     recipe.name = "scenes"
-    recipe.model = Model(**SCENE_NETWORK, decoder="upernet")
+    recipe.model, recipe.head = Model(**SCENE_NETWORK), SegmentHead("upernet", 64)
     recipe.augment = SegmentAugment(scale=(0.8, 1.25), flip=0.5)
     recipe.optim = Optim(epochs=16, batch_size=16, lr=3e-3, warmup_epochs=1, label_smoothing=0.0, ema=0.99)
     return recipe
@@ -106,7 +107,8 @@ def scene_boxes() -> Recipe:
     """
     recipe = boxes()
     recipe.name = "scene_boxes"
-    recipe.model = Model(**SCENE_NETWORK, anchors=(8, 16, 32, 64), head_width=256, proposals=100, rois=32)
+    recipe.model = Model(**SCENE_NETWORK)
+    recipe.head = DetectHead(width=64, anchors=(8, 16, 32, 64), head_width=256, proposals=100, rois=32)
     recipe.input = DetectInput(short=96, long=128)
     # No larger than they are: batches are filled up to a multiple of 32 pixels.
     recipe.augment = DetectAugment(scale=(0.75, 1.0), flip=0.5)

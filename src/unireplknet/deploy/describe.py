@@ -45,6 +45,7 @@ def describe(run: Run, shape: tuple[int, int, int], precision: str, licence: str
         "preprocessing": _json(asdict(recipe.input)),  # type: ignore[call-overload]
         "activation": recipe.task.activation(recipe),
         "network": _json(network),
+        "head": _json(asdict(recipe.head)),
         "data": _json({name: getattr(recipe.data, name) for name in DIVISION}),
         "license": licence,
     }
@@ -62,6 +63,7 @@ def recipe_of(metadata: Mapping[str, str], path: Path) -> Recipe:
             "modality": metadata["modality"],
             "input": json.loads(metadata["preprocessing"]),
             "model": json.loads(metadata["network"]),
+            "head": json.loads(metadata.get("head", "{}")),
             "data": json.loads(metadata["data"]),
             "optim": {"loss": "bce" if metadata["activation"] == "sigmoid" else "cross_entropy"},
             "trainer": {"select": "last"},

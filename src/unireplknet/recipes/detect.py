@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from unireplknet.recipes.imagenet import RELEASED
 from unireplknet.tasks.detect.inputs import DetectAugment, DetectInput
+from unireplknet.tasks.detect.task import DetectHead
 from unireplknet.training.plan import Samples
 from unireplknet.training.recipe import Data, Model, Optim, Recipe, Trainer
 
@@ -104,7 +105,8 @@ def boxes() -> Recipe:
     """
     return Recipe(
         "boxes",
-        model=Model("unireplknet_a", drop_path=0.1, decoder_width=128, anchors=(16, 32, 64, 128, 256), head_width=512),
+        model=Model("unireplknet_a", drop_path=0.1),
+        head=DetectHead(width=128, anchors=(16, 32, 64, 128, 256), head_width=512),
         data=Data("coco", workers=2, max_unreadable=0),
         input=DetectInput(short=400, long=667),
         augment=DetectAugment(scale=(0.6, 1.0), crop=0.5, flip=0.5, distort=True),
@@ -126,9 +128,8 @@ def _coco(name: str, variant: str, weights: str, drop_path: float, layer_decay: 
             f"unireplknet_{variant}",
             weights=f"{RELEASED}/unireplknet_{variant}_{weights}.pth",
             drop_path=drop_path,
-            detector="mask_rcnn",
-            box_head="conv",
         ),
+        head=DetectHead("mask_rcnn", box_head="conv"),
         data=Data("coco", workers=4, max_unreadable=0),
         input=DetectInput(short=800, long=1333, masks=True),
         augment=DetectAugment(scale=(0.6, 1.0), crop=0.5, flip=0.5),

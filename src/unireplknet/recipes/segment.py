@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from unireplknet.recipes.imagenet import RELEASED
 from unireplknet.tasks.segment.inputs import SegmentAugment, SegmentInput
+from unireplknet.tasks.segment.task import SegmentHead
 from unireplknet.training.plan import Samples
 from unireplknet.training.recipe import Data, Model, Optim, Recipe, Trainer
 
@@ -115,7 +116,8 @@ def masks() -> Recipe:
     """
     return Recipe(
         "masks",
-        model=Model("unireplknet_a", stem_stride=2, drop_path=0.1, decoder="unet", decoder_width=128),
+        model=Model("unireplknet_a", stem_stride=2, drop_path=0.1),
+        head=SegmentHead("unet", 128),
         data=Data("masks", workers=2, max_unreadable=0),
         input=SegmentInput(size=96, short=96, scales=(0.75, 1.0, 1.25)),
         augment=SegmentAugment(scale=(0.75, 1.5), flip=0.5, distort=True),
@@ -137,10 +139,8 @@ def _ade20k(name: str, variant: str, weights: str, drop_path: float, layer_decay
             f"unireplknet_{variant}",
             weights=f"{RELEASED}/unireplknet_{variant}_{weights}.pth",
             drop_path=drop_path,
-            decoder="upernet",
-            decoder_width=512,
-            auxiliary=0.4,
         ),
+        head=SegmentHead("upernet", 512, auxiliary=0.4),
         data=Data("ade20k", workers=4, max_unreadable=0),
         input=SegmentInput(
             size=size,

@@ -15,6 +15,7 @@ from torch import nn
 
 from unireplknet.errors import UserError
 from unireplknet.registry import Modality
+from unireplknet.training.settings import Head
 
 if TYPE_CHECKING:
     from unireplknet.data.split import AnySplit, DataSet
@@ -140,6 +141,8 @@ class Task(ABC, Generic[M]):
             what selects the best epoch by default, and the first with a title is drawn.
         inputs: Modalities of the task's own, which read more of a sample than its map, by the name of the modality.
         former_modalities: How config.yaml named these before tasks had names: from that name to the modality's.
+        Head: Settings of the task alone, ``head`` in a recipe: a dataclass with a docstring as those of the inputs.
+        former_settings: What these were called when they were among those of all tasks, to today's names.
         exports: Whether the network can be exported.
         free_size: Whether an exported network takes maps of any height and width.
     """
@@ -150,6 +153,8 @@ class Task(ABC, Generic[M]):
     scores: ClassVar[Mapping[str, Score]]
     inputs: ClassVar[Mapping[str, Modality]] = {}
     former_modalities: ClassVar[Mapping[str, str]] = {}
+    Head: ClassVar[type] = Head
+    former_settings: ClassVar[Mapping[str, str]] = {}
     exports: ClassVar[bool] = True
     free_size: ClassVar[bool] = True
 

@@ -34,6 +34,7 @@ class Recipe:
     Attributes:
         name: Name of the recipe, and of the run folders it makes.
         model: The network.
+        head: Settings of the task alone: its ``Head``, by default with the defaults.
         data: The samples.
         input: How a sample becomes a map; its type is the modality.
         augment: How training changes samples.
@@ -44,6 +45,7 @@ class Recipe:
 
     name: str
     model: Model = field(default_factory=Model)
+    head: Any = field(default=None, kw_only=True)
     data: Data = field(default_factory=Data)
     input: Input = field(kw_only=True)
     augment: Augment = field(kw_only=True)
@@ -53,6 +55,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         self.task_name = self.task_name or getattr(self.input, "task", DEFAULT_TASK)
+        if self.head is None:
+            self.head = self.task.Head()
         if not self.trainer.select:
             self.trainer = replace(self.trainer, select=next(iter(self.task.scores)))
 
@@ -105,6 +109,7 @@ class Recipe:
         import jsonargparse
 
         parser = self.parser()
+        values = _renamed(values, self.task)
         try:
             parse = parser.parse_object if isinstance(values, dict) else parser.parse_args
             parsed, given = parse(values), parse(values, defaults=False)
@@ -118,7 +123,10 @@ class Recipe:
         return Recipe(
             self.name,
             task_name=self.task_name,
-            **{name: type(part)(**parsed[name].as_dict()) for name, part in self.parts().items()},
+            **{
+                name: type(part)(**{f.name: parsed[f"{name}.{f.name}"] for f in fields(part)})
+                for name, part in self.parts().items()
+            },
         )
 
     def parser(self) -> Any:
@@ -132,6 +140,8 @@ class Recipe:
             prog=f"unireplknet train {self.name}", exit_on_error=False, add_help=False, allow_abbrev=False
         )
         for name, part in self.parts().items():
+            if not fields(part):
+                continue
             doc = docstring_parser.parse(type(part).__doc__ or "")
             help_of = {param.arg_name: param.description for param in doc.params}
             group = parser.add_argument_group(f"{name}: {(doc.short_description or '').rstrip('.')}")
@@ -144,7 +154,8 @@ class Recipe:
 
     def save(self, path: Path) -> None:
         """Write the recipe as YAML."""
-        text = self._named() | {name: _plain(asdict(part)) for name, part in self.parts().items()}
+        parts = {name: _plain(asdict(part)) for name, part in self.parts().items()}
+        text = self._named() | {name: part for name, part in parts.items() if part}
         write_text(path, yaml.safe_dump(text, sort_keys=False, default_flow_style=None))
 
     @staticmethod
@@ -196,13 +207,35 @@ def find_modality(name: str, task: Task[Any]) -> Modality:
 
 def upgrade(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings by the names of the flags, as an earlier version may have written them, in today's form."""
+    settings = _with_task(settings)
+    ours = find_task(settings["task"]).former_settings
+    others = {name for _, kind in TASKS.usable() for name in kind.former_settings} - ours.keys()
+    return {ours.get(name, name): value for name, value in settings.items() if name not in others}
+
+
+def _with_task(settings: Mapping[str, Any]) -> Mapping[str, Any]:
     if "task" in settings:
-        return dict(settings)
+        return settings
     for name, kind in sorted(TASKS.usable(), key=lambda entry: entry[0] == DEFAULT_TASK):  # which takes all others
         found = kind().from_former(settings)
         if found is not None:
             return {**found, "task": name}
     return {**settings, "task": DEFAULT_TASK}
+
+
+def _renamed(values: dict[str, Any] | Sequence[str], task: Task[Any]) -> dict[str, Any] | list[str]:
+    """Values or flags, those by today's names that have a former one."""
+    if isinstance(values, dict):
+        return _nested({task.former_settings.get(name, name): value for name, value in _flat(values).items()})
+    words = []
+    for word in values:
+        flag, equals, value = word.partition("=")
+        new = task.former_settings.get(flag.removeprefix("--"))
+        if new and flag.startswith("--"):
+            logger.warning("%s is called --%s now", flag, new)
+            word = f"--{new}{equals}{value}"
+        words.append(word)
+    return words
 
 
 def _flat(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -35,16 +35,6 @@ class Model:
         drop_path: Probability of skipping the last block of the network; earlier ones linearly less.
         drop: Dropout before the classifier.
         head_init_scale: Factor on the classifier's first weights; small where the rest is trained already.
-        decoder: What makes masks of the network's features: "upernet", or the lighter "unet".
-        decoder_width: Channels of UPerNet; of the first of U-Net's five steps, halved in each down to 16; of a
-            detector's pyramid.
-        auxiliary: Weight of the loss of a second head for masks, on the third stage; 0 for no such head.
-        detector: What finds boxes: "faster_rcnn", "mask_rcnn" (with masks, see input.masks) or "retinanet".
-        anchors: Side in pixels of the square anchor of each level of the pyramid.
-        box_head: What looks at each box: "mlp", or four convolutions with batch statistics, "conv".
-        head_width: Width of the layers between the features of a box and its class.
-        proposals: Boxes of each image that these layers look at, at most, in evaluation.
-        rois: Boxes of each image that they learn from.
     """
 
     name: str = "unireplknet_a"
@@ -58,15 +48,6 @@ class Model:
     drop_path: float = 0.0
     drop: float = 0.0
     head_init_scale: float = 1.0
-    decoder: Literal["upernet", "unet"] = "upernet"
-    decoder_width: int = 256
-    auxiliary: float = 0.0
-    detector: Literal["faster_rcnn", "mask_rcnn", "retinanet"] = "faster_rcnn"
-    anchors: tuple[int, ...] = (32, 64, 128, 256, 512)
-    box_head: Literal["mlp", "conv"] = "mlp"
-    head_width: int = 1024
-    proposals: int = 1000
-    rois: int = 512
 
     def build(self, in_chans: int, classes: Sequence[str]) -> UniRepLKNet:
         """Construct the network for maps of ``in_chans`` channels.
@@ -186,7 +167,6 @@ class Optim:
         cutmix: Alpha of cutmix, which pastes a rectangle of one into the other; 0 for none.
         mix_switch: Part of the batches that take cutmix, where both are wanted.
         mix_prob: Part of the batches that are mixed at all.
-        regression: Loss of forecasts, relative to forecasting no change: "mse", "mae", or "huber" between them.
         ema: Decay a step of the running average of the weights that is evaluated and kept, less in the first steps; 0
             for none.
     """
@@ -212,7 +192,6 @@ class Optim:
     cutmix: float = 0.0
     mix_switch: float = 0.5
     mix_prob: float = 1.0
-    regression: Literal["mse", "mae", "huber"] = "mse"
     ema: float = 0.0
 
     def __post_init__(self) -> None:
@@ -280,3 +259,8 @@ class Trainer:
             model.set_grad_checkpointing(True)  # type: ignore[operator]
         if self.compile:
             model.compile()
+
+
+@dataclass
+class Head:
+    """What the task makes of the features: nothing to be set."""

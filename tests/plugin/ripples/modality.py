@@ -76,7 +76,7 @@ class Ripples:
     splits: dict[str, Split]
     names: tuple[str, ...] = ("wavelength",)
 
-    def divided(self, val_fraction: float, test_fraction: float, seed: int) -> "Ripples":
+    def split(self, val_fraction: float, test_fraction: float, seed: int) -> "Ripples":
         items, labels = self.splits["all"].items, self.splits["all"].labels
         parts = {"train": slice(0, None, 2), "val": slice(1, None, 4), "test": slice(3, None, 4)}
         return Ripples({name: Split(items[part], labels[part]) for name, part in parts.items()})

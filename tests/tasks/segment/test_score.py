@@ -128,7 +128,7 @@ def test_the_loss_is_that_of_pytorch_on_both_heads(auxiliary: float, tmp_path: P
 
 def test_a_batch_of_which_one_image_is_readable_is_learnt(tmp_path: Path) -> None:
     """UPerNet's coarsest level, one pixel an image, has no batch statistics then."""
-    recipe = mask_recipe(write_scenes(tmp_path), decoder="upernet", decoder_width=16)
+    recipe = mask_recipe(write_scenes(tmp_path), decoder="upernet", width=16)
     task = build_learner(recipe, recipe.data.load(recipe.input), 1)
     maps, labels = torch.randn(1, 3, 32, 32), torch.randint(0, 3, (1, 32, 32))
     loss = task.train().objective(maps, labels)
@@ -302,7 +302,7 @@ def test_masks_in_which_objects_have_the_number_that_is_ignored(
             {"trainer": {"select": "accuracy"}},
             r"which segmentation does not have; set it to miou or loss or last",
         ),
-        ({"model": {"decoder": "upernet"}, "optim": {"batch_size": 1}}, r"UPerNet's batch statistics need 2 images"),
+        ({"head": {"decoder": "upernet"}, "optim": {"batch_size": 1}}, r"UPerNet's batch statistics need 2 images"),
         ({"model": {"row": "T3d 9 LarK"}}, r"masks are made by named variants only"),
         ({"model": {"name": "unireplknet_q"}}, r"model unireplknet_q: Unknown model"),
         ({"model": {"num_classes": 9}}, r"model.num_classes is 9, the data have 3 classes"),

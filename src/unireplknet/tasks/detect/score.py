@@ -85,7 +85,7 @@ def evaluate(run: Run, name: str = "", path: str = "") -> tuple[Path, BoxScores]
     """
     data, recipe = run.load_data(path), run.recipe
     name = choose_split(run, data, name)
-    masks = recipe.model.detector == "mask_rcnn"
+    masks = recipe.head.detector == "mask_rcnn"
     scores = score(run.load_model(), build_loader(recipe, data.splits[name]), len(run.classes), masks)
     return write_evaluation(run, name, scores.summary(run.classes)), scores
 

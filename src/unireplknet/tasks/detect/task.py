@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from unireplknet.errors import UserError
 from unireplknet.registry import Modality
@@ -23,12 +24,40 @@ if TYPE_CHECKING:
     from unireplknet.training.run import Run
 
 
+@dataclass
+class DetectHead:
+    """What finds objects in the features.
+
+    Args:
+        detector: "faster_rcnn", "mask_rcnn" (with masks, see input.masks) or "retinanet".
+        width: Channels of the pyramid.
+        anchors: Side in pixels of the square anchor of each level of the pyramid.
+        box_head: What looks at each box: "mlp", or four convolutions with batch statistics, "conv".
+        head_width: Width of the layers between the features of a box and its class.
+        proposals: Boxes of each image that these layers look at, at most, in evaluation.
+        rois: Boxes of each image that they learn from.
+    """
+
+    detector: Literal["faster_rcnn", "mask_rcnn", "retinanet"] = "faster_rcnn"
+    width: int = 256
+    anchors: tuple[int, ...] = (32, 64, 128, 256, 512)
+    box_head: Literal["mlp", "conv"] = "mlp"
+    head_width: int = 1024
+    proposals: int = 1000
+    rois: int = 512
+
+
 class Detection(Task["Detector"]):
     """Which objects there are in an image, and where."""
 
     name = "detection"
     scores: ClassVar[Mapping[str, Score]] = {"box_ap": Score("val: box AP, %")}
     inputs: ClassVar[Mapping[str, Modality]] = {"image": Modality(DetectInput, DetectAugment)}
+    Head = DetectHead
+    former_settings: ClassVar[Mapping[str, str]] = {
+        "model.decoder_width": "head.width",
+        **{f"model.{field.name}": f"head.{field.name}" for field in fields(DetectHead) if field.name != "width"},
+    }
     former_modalities: ClassVar[Mapping[str, str]] = {"detect": "image"}
     exports = False
 
@@ -41,8 +70,8 @@ class Detection(Task["Detector"]):
                 "boxes are learnt with torchvision's losses: set optim.label_smoothing, optim.mixup and optim.cutmix to"
                 " 0 and optim.loss to cross_entropy"
             )
-        if (recipe.model.detector == "mask_rcnn") != _inputs(recipe).masks:
-            raise UserError("input.masks is for model.detector mask_rcnn, which needs it; set both or neither")
+        if (recipe.head.detector == "mask_rcnn") != _inputs(recipe).masks:
+            raise UserError("input.masks is for head.detector mask_rcnn, which needs it; set both or neither")
 
     def build(self, recipe: Recipe, names: Sequence[str]) -> Detector:
         """A backbone under a detector."""
@@ -50,11 +79,7 @@ class Detection(Task["Detector"]):
         from unireplknet.tasks.detect.network import Detector
 
         model, inputs = recipe.model, _inputs(recipe)
-        settings: dict[str, Any] = {
-            name: getattr(model, name)
-            for name in ("detector", "anchors", "box_head", "head_width", "proposals", "rois")
-        }
-        settings |= {"width": model.decoder_width, "short": inputs.short, "long": inputs.long}
+        settings = asdict(recipe.head) | {"short": inputs.short, "long": inputs.long}
         construct = partial(Detector, model.name, inputs.channels, len(names), **settings)
         return build_dense(model, names, construct, "boxes are found")
 
@@ -68,7 +93,7 @@ class Detection(Task["Detector"]):
 
     def workload(self, recipe: Recipe) -> Workload:
         """Maps of several sizes, filled up to the largest of a batch; losses of boxes on top of the answer."""
-        inputs, detector = _inputs(recipe), recipe.model.detector
+        inputs, detector = _inputs(recipe), recipe.head.detector
         return Workload(
             _padded([(inputs.channels, inputs.short, inputs.long)]),
             batch_shape=_padded,

@@ -28,7 +28,7 @@ class ForecastLearner(Learner):
     def __init__(self, model: Forecaster, recipe: Recipe, steps_per_epoch: int) -> None:
         scores = nn.ModuleDict({"loss": MeanMetric("error"), "mae": MeanMetric("error")})
         super().__init__(model, recipe, steps_per_epoch, scores)
-        self.kind = recipe.optim.regression
+        self.kind = recipe.head.loss
 
     @property
     def map_shape(self) -> tuple[int, int, int]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from torch import nn
 
@@ -24,6 +25,17 @@ if TYPE_CHECKING:
     from unireplknet.training.run import Run
 
 
+@dataclass
+class ForecastHead:
+    """How forecasts are learned.
+
+    Args:
+        loss: Relative to forecasting no change: "mse", "mae", or "huber" between them.
+    """
+
+    loss: Literal["mse", "mae", "huber"] = "mse"
+
+
 class Forecasting(Task["Forecaster"]):
     """What is measured next."""
 
@@ -35,6 +47,8 @@ class Forecasting(Task["Forecaster"]):
         "mae": Score("val: mean absolute error, relative", False, lambda value: value, (0, None)),
     }
     inputs: ClassVar[Mapping[str, Modality]] = {"series": Modality(ForecastInput, SeriesAugment)}
+    Head = ForecastHead
+    former_settings: ClassVar[Mapping[str, str]] = {"optim.regression": "head.loss"}
     free_size = False  # windows always have the same stations and length
 
     def from_former(self, settings: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -39,7 +39,7 @@ class SegmentationLearner(Learner):
         if len(maps) == 1:  # all that unreadable samples have left; UPerNet's coarsest level needs two, as above
             maps, labels = maps.repeat(2, 1, 1, 1), labels.repeat(2, 1, 1)
         outputs = self.model.forward_training(maps.contiguous(memory_format=self.layout))
-        smoothing, weights = self.recipe.optim.label_smoothing, (1.0, self.recipe.model.auxiliary)
+        smoothing, weights = self.recipe.optim.label_smoothing, (1.0, self.recipe.head.auxiliary)
         losses = [w * _pixel_loss(out, labels, smoothing) for w, out in zip(weights, outputs, strict=False)]
         return torch.stack(losses).sum()
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from torch import nn
 
@@ -25,12 +26,33 @@ if TYPE_CHECKING:
     from unireplknet.training.run import Run
 
 
+@dataclass
+class SegmentHead:
+    """What makes masks of the features.
+
+    Args:
+        decoder: "upernet", or the lighter "unet".
+        width: Channels of UPerNet; of the first of U-Net's five steps, halved in each down to 16.
+        auxiliary: Weight of the loss of a second head for masks, on the third stage; 0 for no such head.
+    """
+
+    decoder: Literal["upernet", "unet"] = "upernet"
+    width: int = 256
+    auxiliary: float = 0.0
+
+
 class Segmentation(Task["Segmenter"]):
     """Which class each pixel of an image has."""
 
     name = "segmentation"
     scores: ClassVar[Mapping[str, Score]] = {"miou": Score("val: mean IoU, %"), "loss": LOSS}
     inputs: ClassVar[Mapping[str, Modality]] = {"image": Modality(SegmentInput, SegmentAugment)}
+    Head = SegmentHead
+    former_settings: ClassVar[Mapping[str, str]] = {
+        "model.decoder": "head.decoder",
+        "model.decoder_width": "head.width",
+        "model.auxiliary": "head.auxiliary",
+    }
     former_modalities: ClassVar[Mapping[str, str]] = {"segment": "image"}
 
     def check(self, recipe: Recipe) -> None:
@@ -40,7 +62,7 @@ class Segmentation(Task["Segmenter"]):
         if optim.loss != "cross_entropy" or optim.mixup or optim.cutmix:
             raise UserError("masks are learnt with optim.loss cross_entropy and without optim.mixup and optim.cutmix")
         alone = optim.device_batch(trainer.devices * trainer.nodes) == 1
-        if alone and recipe.model.decoder == "upernet" and not trainer.sync_batchnorm:
+        if alone and recipe.head.decoder == "upernet" and not trainer.sync_batchnorm:
             # Its coarsest level is one pixel an image.
             raise UserError("UPerNet's batch statistics need 2 images a device; raise optim.batch_size, or take unet")
 
@@ -56,7 +78,7 @@ class Segmentation(Task["Segmenter"]):
         from unireplknet.tasks.segment.network import Segmenter
 
         model = recipe.model
-        decoder = (model.decoder, model.decoder_width, model.auxiliary > 0)
+        decoder = (recipe.head.decoder, recipe.head.width, recipe.head.auxiliary > 0)
         construct = partial(Segmenter, model.name, recipe.input.channels, len(names), *decoder)
         return build_dense(model, names, construct, "masks are made")
 
