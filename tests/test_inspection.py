@@ -54,7 +54,6 @@ def untrained_run(
         trainer=trainer,
         head=head,
     )
-    recipe.optim.label_smoothing = 0.0  # detectors have none
     folder.mkdir()
     run = Run.create(folder, recipe, names)
     network = randomise(recipe.build(names))
