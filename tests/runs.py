@@ -158,9 +158,7 @@ def box_recipe(path: Path, epochs: int = 8, **head: Any) -> Recipe:
         data=Data("coco", str(path), val_fraction=0.25, max_unreadable=0),
         input=DetectInput(short=48, long=80, masks=masks),
         augment=DetectAugment(scale=(0.9, 1.2), crop=0.2, flip=0.5),
-        optim=Optim(
-            epochs=epochs, batch_size=4, lr=2e-3, warmup_epochs=0.5, label_smoothing=0.0, clip_grad=5.0, ema=0.5
-        ),
+        optim=Optim(epochs=epochs, batch_size=4, lr=2e-3, warmup_epochs=0.5, clip_grad=5.0, ema=0.5),
         trainer=Trainer(select="box_ap", progress=False, accelerator="cpu"),
     )
 
@@ -250,7 +248,6 @@ def untrained_run(
         trainer=trainer,
         head=head,
     )
-    recipe.optim.label_smoothing = 0.0  # detectors have none
     folder.mkdir()
     run = Run.create(folder, recipe, names)
     network = randomise(recipe.build(names))

@@ -212,3 +212,27 @@ def test_a_command_parses_the_configuration_once(
     parsed.clear()
     assert main([command, str(trained.path), *more.get(command, [])]) == 0
     assert parsed == [trained.path / "config.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "has", "lacks"),
+    [
+        ("digits", ["--optim.mixup", "--optim.loss", "--model.row"], ["--head."]),
+        ("masks", ["--head.decoder", "--optim.label_smoothing"], ["--optim.mixup", "--model.row", "--head.anchors"]),
+        ("boxes", ["--head.anchors", "--head.rois"], ["--optim.label_smoothing", "--head.decoder"]),
+        ("weather", ["--head.loss", "--input.horizon", "--model.drop "], ["--optim.loss", "--model.num_classes"]),
+        ("series", ["--input.channels", "--optim.loss"], ["--input.horizon", "--head.loss"]),
+    ],
+)
+def test_help_of_a_recipe_has_what_matters(
+    recipe: str, has: list[str], lacks: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", recipe, "--help"]) == 0
+    out = capsys.readouterr().out
+    assert [flag for flag in has if flag not in out] == []
+    assert [flag for flag in lacks if flag in out] == []
+
+
+def test_settings_of_another_task_are_no_flags(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "unknown flag --head.anchors" in complaint(["train", "digits", "--head.anchors", "[8]"], capsys)
+    assert "unknown flag --optim.mixup" in complaint(["train", "boxes", "--data", "x", "--optim.mixup", "0.2"], capsys)

@@ -112,9 +112,7 @@ def scene_boxes() -> Recipe:
     recipe.input = DetectInput(short=96, long=128)
     # No larger than they are: batches are filled up to a multiple of 32 pixels.
     recipe.augment = DetectAugment(scale=(0.75, 1.0), flip=0.5)
-    recipe.optim = Optim(
-        epochs=6, batch_size=8, lr=1.5e-3, warmup_epochs=0.5, label_smoothing=0.0, clip_grad=10.0, ema=0.99
-    )
+    recipe.optim = Optim(epochs=6, batch_size=8, lr=1.5e-3, warmup_epochs=0.5, clip_grad=10.0, ema=0.99)
     return recipe
 
 

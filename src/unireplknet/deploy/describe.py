@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 
 from unireplknet._version import __version__
@@ -32,7 +31,7 @@ def describe(run: Run, shape: tuple[int, int, int], precision: str, licence: str
         licence: What the file says about its licence.
     """
     recipe = run.recipe
-    network = asdict(recipe.model) | {"weights": ""}
+    values = recipe.values()
     return {
         "format": FORMAT,
         "version": __version__,
@@ -42,10 +41,10 @@ def describe(run: Run, shape: tuple[int, int, int], precision: str, licence: str
         "names": _json(run.names),
         "input_shape": _json(shape),
         "precision": precision,
-        "preprocessing": _json(asdict(recipe.input)),  # type: ignore[call-overload]
+        "preprocessing": _json(values["input"]),
         "activation": recipe.task.activation(recipe),
-        "network": _json(network),
-        "head": _json(asdict(recipe.head)),
+        "network": _json(values["model"] | {"weights": ""}),
+        "head": _json(values["head"]),
         "data": _json({name: getattr(recipe.data, name) for name in DIVISION}),
         "license": licence,
     }
@@ -65,9 +64,10 @@ def recipe_of(metadata: Mapping[str, str], path: Path) -> Recipe:
             "model": json.loads(metadata["network"]),
             "head": json.loads(metadata.get("head", "{}")),
             "data": json.loads(metadata["data"]),
-            "optim": {"loss": "bce" if metadata["activation"] == "sigmoid" else "cross_entropy"},
             "trainer": {"select": "last"},
         }
+        if metadata["activation"] == "sigmoid":
+            values["optim"] = {"loss": "bce"}
         if metadata["format"] == FORMAT:
             values["task"] = metadata["task"]
     except (KeyError, json.JSONDecodeError) as error:

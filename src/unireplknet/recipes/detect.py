@@ -110,7 +110,7 @@ def boxes() -> Recipe:
         data=Data("coco", workers=2, max_unreadable=0),
         input=DetectInput(short=400, long=667),
         augment=DetectAugment(scale=(0.6, 1.0), crop=0.5, flip=0.5, distort=True),
-        optim=Optim(epochs=100, batch_size=8, lr=5e-4, label_smoothing=0.0, clip_grad=10.0, ema=0.998),
+        optim=Optim(epochs=100, batch_size=8, lr=5e-4, clip_grad=10.0, ema=0.998),
         trainer=Trainer(select="box_ap"),
     )
 
@@ -139,7 +139,6 @@ def _coco(name: str, variant: str, weights: str, drop_path: float, layer_decay: 
             lr=1e-4,
             warmup_epochs=500 / 7392,
             milestones=(27, 33),
-            label_smoothing=0.0,
             decay_grn=True,
             # The authors count 12 groups and the heads; the stem comes to the same rate over 27 or 36 blocks.
             layer_decay=layer_decay ** (13 / (28 if variant == "t" else 37)),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import asdict
 from typing import Any
 
 from unireplknet.errors import UserError
@@ -57,7 +56,7 @@ def configuration(material: Material) -> Section:
 
 
 def _settings(recipe: Recipe) -> dict[str, Any]:
-    return {f"{name}.{key}": value for name, part in recipe.parts().items() for key, value in asdict(part).items()}
+    return {f"{name}.{key}": value for name, part in recipe.values().items() for key, value in part.items()}
 
 
 def _plain(value: Any) -> str:

@@ -60,6 +60,9 @@ class Score:
     limits: tuple[float | None, float | None] = (None, 100)
 
 
+MIXING = frozenset({"optim.mixup", "optim.cutmix", "optim.mix_switch", "optim.mix_prob"})
+"""Settings that blend samples with one another, and so the classes that they have."""
+
 LOSS = Score(higher_is_better=False)
 
 
@@ -143,6 +146,7 @@ class Task(ABC, Generic[M]):
         former_modalities: How config.yaml named these before tasks had names: from that name to the modality's.
         Head: Settings of the task alone, ``head`` in a recipe: a dataclass with a docstring as those of the inputs.
         former_settings: What these were called when they were among those of all tasks, to today's names.
+        unused: Settings of all tasks that have no effect on this one, by the names of the flags: it has no such flags.
         exports: Whether the network can be exported.
         free_size: Whether an exported network takes maps of any height and width.
     """
@@ -155,6 +159,7 @@ class Task(ABC, Generic[M]):
     former_modalities: ClassVar[Mapping[str, str]] = {}
     Head: ClassVar[type] = Head
     former_settings: ClassVar[Mapping[str, str]] = {}
+    unused: ClassVar[frozenset[str]] = frozenset()
     exports: ClassVar[bool] = True
     free_size: ClassVar[bool] = True
 

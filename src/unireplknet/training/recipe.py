@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from itertools import chain
 from pathlib import Path
@@ -87,12 +87,18 @@ class Recipe:
         """The dataclasses that flags and YAML address by name."""
         return {f.name: getattr(self, f.name) for f in fields(self) if not f.name.endswith("name")}
 
+    def values(self) -> dict[str, dict[str, Any]]:
+        """The values of each part, without settings that have no effect on the task."""
+        unused = self.task.unused
+        return {
+            name: {f.name: getattr(part, f.name) for f in fields(part) if f"{name}.{f.name}" not in unused}
+            for name, part in self.parts().items()
+        }
+
     def settings(self) -> dict[str, Any]:
         """What decides the outcome of a run, by the names of the flags: an interrupted run goes on with these only."""
-        values = {
-            f"{name}.{key}": _plain(value) for name, part in self.parts().items() for key, value in asdict(part).items()
-        }
-        return self._named() | {name: value for name, value in values.items() if name not in WITHOUT_EFFECT}
+        values = _flat(self.values())
+        return self._named() | {name: _plain(value) for name, value in values.items() if name not in WITHOUT_EFFECT}
 
     def _named(self) -> dict[str, Any]:
         return {"name": self.name, "modality": self.modality, "task": self.task_name}
@@ -124,13 +130,13 @@ class Recipe:
             self.name,
             task_name=self.task_name,
             **{
-                name: type(part)(**{f.name: parsed[f"{name}.{f.name}"] for f in fields(part)})
-                for name, part in self.parts().items()
+                name: replace(getattr(self, name), **{key: parsed[f"{name}.{key}"] for key in values})
+                for name, values in self.values().items()
             },
         )
 
     def parser(self) -> Any:
-        """A jsonargparse parser with one flag a field, this recipe's values as the defaults."""
+        """A jsonargparse parser with one flag a setting, this recipe's values as the defaults."""
         try:
             import docstring_parser
             import jsonargparse
@@ -139,23 +145,21 @@ class Recipe:
         parser = jsonargparse.ArgumentParser(
             prog=f"unireplknet train {self.name}", exit_on_error=False, add_help=False, allow_abbrev=False
         )
-        for name, part in self.parts().items():
-            if not fields(part):
+        for name, values in self.values().items():
+            if not values:
                 continue
+            part = getattr(self, name)
             doc = docstring_parser.parse(type(part).__doc__ or "")
             help_of = {param.arg_name: param.description for param in doc.params}
             group = parser.add_argument_group(f"{name}: {(doc.short_description or '').rstrip('.')}")
             types = get_type_hints(type(part))
-            for f in fields(part):
-                group.add_argument(
-                    f"--{name}.{f.name}", type=types[f.name], default=getattr(part, f.name), help=help_of[f.name]
-                )
+            for key, value in values.items():
+                group.add_argument(f"--{name}.{key}", type=types[key], default=value, help=help_of[key])
         return parser
 
     def save(self, path: Path) -> None:
         """Write the recipe as YAML."""
-        parts = {name: _plain(asdict(part)) for name, part in self.parts().items()}
-        text = self._named() | {name: part for name, part in parts.items() if part}
+        text = self._named() | {name: _plain(values) for name, values in self.values().items() if values}
         write_text(path, yaml.safe_dump(text, sort_keys=False, default_flow_style=None))
 
     @staticmethod
@@ -207,15 +211,16 @@ def find_modality(name: str, task: Task[Any]) -> Modality:
 
 def upgrade(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings by the names of the flags, as an earlier version may have written them, in today's form."""
+    if "task" in settings:
+        return dict(settings)
     settings = _with_task(settings)
-    ours = find_task(settings["task"]).former_settings
-    others = {name for _, kind in TASKS.usable() for name in kind.former_settings} - ours.keys()
-    return {ours.get(name, name): value for name, value in settings.items() if name not in others}
+    task = find_task(settings["task"])
+    former = {name for _, kind in TASKS.usable() for name in kind.former_settings}
+    dropped = (former - task.former_settings.keys()) | task.unused
+    return {task.former_settings.get(name, name): value for name, value in settings.items() if name not in dropped}
 
 
 def _with_task(settings: Mapping[str, Any]) -> Mapping[str, Any]:
-    if "task" in settings:
-        return settings
     for name, kind in sorted(TASKS.usable(), key=lambda entry: entry[0] == DEFAULT_TASK):  # which takes all others
         found = kind().from_former(settings)
         if found is not None:

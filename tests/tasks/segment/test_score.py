@@ -310,7 +310,10 @@ def test_masks_in_which_objects_have_the_number_that_is_ignored(
     ],
 )
 def test_what_masks_have_not_is_refused(change: dict[str, Any], message: str, tmp_path: Path) -> None:
-    recipe = mask_recipe(write_scenes(tmp_path / "data")).override(change)
+    recipe = mask_recipe(write_scenes(tmp_path / "data"))
+    for part, values in change.items():
+        for name, value in values.items():
+            setattr(getattr(recipe, part), name, value)
     with pytest.raises(UserError, match=message):
         fit(recipe, tmp_path / "run")
 

@@ -9,8 +9,12 @@ import unireplknet
 from unireplknet import UniRepLKNet
 from unireplknet.errors import UserError
 from unireplknet.models.weights import load_other_weights
+from unireplknet.tasks.base import MIXING
 from unireplknet.tasks.dense.network import DenseNetwork
 from unireplknet.training.settings import Model
+
+UNUSED = MIXING | {"model.row", "model.drop", "model.head_init_scale", "optim.loss"}
+"""Settings of classifiers that networks under a decoder or a detector have no use for."""
 
 Dense = TypeVar("Dense", bound=DenseNetwork)
 

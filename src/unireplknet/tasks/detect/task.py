@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from unireplknet.errors import UserError
 from unireplknet.registry import Modality
 from unireplknet.tasks.base import Evaluation, Maker, Options, Score, Shape, Task, Workload
+from unireplknet.tasks.dense.build import UNUSED, build_dense
 from unireplknet.tasks.detect.inputs import DetectAugment, DetectInput
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class Detection(Task["Detector"]):
         "model.decoder_width": "head.width",
         **{f"model.{field.name}": f"head.{field.name}" for field in fields(DetectHead) if field.name != "width"},
     }
+    unused = UNUSED | {"optim.label_smoothing"}
     former_modalities: ClassVar[Mapping[str, str]] = {"detect": "image"}
     exports = False
 
@@ -65,17 +67,15 @@ class Detection(Task["Detector"]):
         """See that loss, augmentation and masks suit a detector of torchvision's."""
         super().check(recipe)
         optim = recipe.optim
-        if optim.mixup or optim.cutmix or optim.label_smoothing or optim.loss != "cross_entropy":
+        if optim.mixup or optim.cutmix or optim.loss != "cross_entropy":
             raise UserError(
-                "boxes are learnt with torchvision's losses: set optim.label_smoothing, optim.mixup and optim.cutmix to"
-                " 0 and optim.loss to cross_entropy"
+                "boxes are learned with torchvision's losses, without optim.mixup, optim.cutmix and optim.loss"
             )
         if (recipe.head.detector == "mask_rcnn") != _inputs(recipe).masks:
             raise UserError("input.masks is for head.detector mask_rcnn, which needs it; set both or neither")
 
     def build(self, recipe: Recipe, names: Sequence[str]) -> Detector:
         """A backbone under a detector."""
-        from unireplknet.tasks.dense.build import build_dense
         from unireplknet.tasks.detect.network import Detector
 
         model, inputs = recipe.model, _inputs(recipe)

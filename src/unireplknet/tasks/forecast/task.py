@@ -12,7 +12,7 @@ from torch import nn
 from unireplknet.errors import UserError
 from unireplknet.modalities.series import SeriesAugment
 from unireplknet.registry import Modality
-from unireplknet.tasks.base import Evaluation, Maker, Measured, Options, Score, Shape, Task
+from unireplknet.tasks.base import MIXING, Evaluation, Maker, Measured, Options, Score, Shape, Task
 from unireplknet.tasks.forecast.inputs import ForecastInput
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class Forecasting(Task["Forecaster"]):
     inputs: ClassVar[Mapping[str, Modality]] = {"series": Modality(ForecastInput, SeriesAugment)}
     Head = ForecastHead
     former_settings: ClassVar[Mapping[str, str]] = {"optim.regression": "head.loss"}
+    unused = MIXING | {"model.num_classes", "model.head_init_scale", "optim.loss", "optim.label_smoothing"}
     free_size = False  # windows always have the same stations and length
 
     def from_former(self, settings: Mapping[str, Any]) -> dict[str, Any] | None:

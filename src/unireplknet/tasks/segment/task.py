@@ -14,6 +14,7 @@ from torch import nn
 from unireplknet.errors import UserError
 from unireplknet.registry import Modality
 from unireplknet.tasks.base import LOSS, Evaluation, Maker, Measured, Options, Score, Task, Workload
+from unireplknet.tasks.dense.build import UNUSED, build_dense
 from unireplknet.tasks.segment.inputs import SegmentAugment, SegmentInput
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class Segmentation(Task["Segmenter"]):
         "model.decoder_width": "head.width",
         "model.auxiliary": "head.auxiliary",
     }
+    unused = UNUSED
     former_modalities: ClassVar[Mapping[str, str]] = {"segment": "image"}
 
     def check(self, recipe: Recipe) -> None:
@@ -74,7 +76,6 @@ class Segmentation(Task["Segmenter"]):
 
     def build(self, recipe: Recipe, names: Sequence[str]) -> Segmenter:
         """A backbone under a decoder."""
-        from unireplknet.tasks.dense.build import build_dense
         from unireplknet.tasks.segment.network import Segmenter
 
         model = recipe.model
