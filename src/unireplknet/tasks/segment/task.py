@@ -62,7 +62,7 @@ class Segmentation(Task["Segmenter"]):
         super().check(recipe)
         optim, trainer = recipe.optim, recipe.trainer
         if optim.loss != "cross_entropy" or optim.mixup or optim.cutmix:
-            raise UserError("masks are learnt with optim.loss cross_entropy and without optim.mixup and optim.cutmix")
+            raise UserError("masks are learned with optim.loss cross_entropy and without optim.mixup and optim.cutmix")
         alone = optim.device_batch(trainer.devices * trainer.nodes) == 1
         if alone and recipe.head.decoder == "upernet" and not trainer.sync_batchnorm:
             # Its coarsest level is one pixel an image.
