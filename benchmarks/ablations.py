@@ -26,8 +26,8 @@ from unireplknet.insight.figure import new_figure
 from unireplknet.models.complexity import complexity
 from unireplknet.models.published import ABLATION_ROWS, Row
 from unireplknet.recipes import find_recipe
+from unireplknet.tasks.classify.score import score
 from unireplknet.training.checkpoint import differences
-from unireplknet.training.evaluate import score
 from unireplknet.training.loader import build_loader
 from unireplknet.training.recipe import Model, Recipe
 from unireplknet.training.run import Run, fit

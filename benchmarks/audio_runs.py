@@ -21,10 +21,10 @@ from scipy.fft import dct
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.metrics import balanced_accuracy_score
 
+from unireplknet.data.split import LabeledData, Split
 from unireplknet.modalities.audio import AudioInput
-from unireplknet.modalities.folder import Labelled, Split
 from unireplknet.recipes import RECIPES
-from unireplknet.training.evaluate import evaluate
+from unireplknet.tasks.classify.score import evaluate
 from unireplknet.training.run import fit
 
 RESULTS = Path(__file__).parent / "results" / "audio_runs.json"
@@ -94,7 +94,7 @@ def describe(labels: np.ndarray, said: np.ndarray) -> dict[str, Any]:
     }
 
 
-def forest(data: Labelled, inputs: AudioInput) -> dict[str, Any]:
+def forest(data: LabeledData, inputs: AudioInput) -> dict[str, Any]:
     known = [table(data.splits[name], inputs) for name in ("train", "val")]
     model = RandomForestClassifier(500, random_state=0)
     model.fit(np.concatenate([x for x, _ in known]), np.concatenate([y for _, y in known]))

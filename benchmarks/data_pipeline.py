@@ -25,11 +25,11 @@ import torch.nn.functional as F
 from _common import settle_allocator, versions, write_result
 from PIL import Image
 
+from unireplknet.data.shards.packing import pack
+from unireplknet.data.shards.reading import CACHE
+from unireplknet.data.shards.samples import ShardSample
+from unireplknet.data.split import Split
 from unireplknet.modalities import SOURCES
-from unireplknet.modalities.folder import Split
-from unireplknet.modalities.member import Member
-from unireplknet.modalities.packing import pack
-from unireplknet.modalities.shards import CACHE
 from unireplknet.recipes import find_recipe
 from unireplknet.training.loader import build_loader
 from unireplknet.training.optim import build_optimizer
@@ -102,7 +102,7 @@ def write_tree(root: Path, images: int) -> Path:
 def load(source: str, place: Path) -> Split:
     """The samples, in the order of their names, so that both sources give the same ones."""
     split = SOURCES[source](place, find_recipe("in1k_a").input).splits["all"]
-    names = [item.name if isinstance(item, Member) else f"{item.parent.name}/{item.name}" for item in split.items]
+    names = [item.name if isinstance(item, ShardSample) else f"{item.parent.name}/{item.name}" for item in split.items]
     return split.take(np.argsort(names))
 
 
@@ -117,7 +117,7 @@ def forget(split: Split) -> None:
     """Drop the files of a split from the page cache."""
     if not hasattr(os, "posix_fadvise"):
         return
-    for path in {item.archive if isinstance(item, Member) else item for item in split.items}:
+    for path in {item.shard if isinstance(item, ShardSample) else item for item in split.items}:
         with path.open("rb") as file:
             os.fsync(file.fileno())
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
@@ -129,7 +129,7 @@ def reading(split: Split, cold: bool) -> float:
         forget(split)
     start = time.perf_counter()
     for item in split.items:
-        item.open().read() if isinstance(item, Member) else item.read_bytes()
+        item.open().read() if isinstance(item, ShardSample) else item.read_bytes()
     return len(split) / (time.perf_counter() - start)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from _common import machine
 
-from unireplknet.deploy.exported import CALIBRATION, Exported, export_run, val_scores
+from unireplknet.deploy.exported import CALIBRATION, Exported, export_run
 from unireplknet.deploy.targets import TARGETS
 from unireplknet.errors import UserError
 from unireplknet.training.run import Run
@@ -40,13 +40,17 @@ def main() -> None:
         print(run.recipe.name, json.dumps(results[run.recipe.name], indent=2), flush=True)
 
 
+def _scores(run: Run, model: Any, split: Any) -> dict[str, float]:
+    return {name: score.value for name, score in run.recipe.task.measure(model, run, split).items()}
+
+
 def measure(run: Run, calibration: int) -> dict[str, Any]:
     data = run.load_data()
     splits = {name: data.splits[name] for name in ("val", "test") if name in data.splits}
     packages = ("onnx", "onnxruntime", "openvino", "torch")
     row: dict[str, Any] = {
         "samples": {name: len(split) for name, split in splits.items()},
-        "run": {name: val_scores(run, run.load_model(), split) for name, split in splits.items()},
+        "run": {name: _scores(run, run.load_model(), split) for name, split in splits.items()},
         "calibration": calibration,
         "machine": machine(),
         "versions": {package: importlib.metadata.version(package) for package in packages},
@@ -60,7 +64,7 @@ def measure(run: Run, calibration: int) -> dict[str, Any]:
                 row[to] = {"refused": str(error)}
                 continue
             model = Exported.open(file).load_model()
-            scores = {name: val_scores(run, model, split) for name, split in splits.items()}
+            scores = {name: _scores(run, model, split) for name, split in splits.items()}
             row[to] = scores | {
                 "lost": {
                     name: {score: round(row["run"][name][score] - value, 6) for score, value in part.items()}

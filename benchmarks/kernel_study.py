@@ -27,8 +27,8 @@ from tqdm import tqdm
 
 from unireplknet.insight.figure import new_figure
 from unireplknet.recipes import find_recipe
-from unireplknet.training.evaluate import evaluate
-from unireplknet.training.forecast import evaluate as evaluate_forecasts
+from unireplknet.tasks.classify.score import evaluate
+from unireplknet.tasks.forecast.score import evaluate as evaluate_forecasts
 from unireplknet.training.recipe import Recipe
 from unireplknet.training.run import Run, fit
 

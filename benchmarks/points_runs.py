@@ -24,11 +24,12 @@ from _common import RESULTS, machine
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
+from unireplknet.data.sources.folder import load_grouped
+from unireplknet.data.split import LabeledData, Split
 from unireplknet.files import write_text
-from unireplknet.modalities.folder import Labelled, Split, load_grouped
 from unireplknet.modalities.points import PointsInput
 from unireplknet.recipes import RECIPES
-from unireplknet.training.evaluate import evaluate
+from unireplknet.tasks.classify.score import evaluate
 from unireplknet.training.recipe import Data, Recipe
 from unireplknet.training.run import fit
 
@@ -93,7 +94,7 @@ class Record:
         if self.entry["settings"] != settings:
             raise SystemExit(f"{FILE} has {section}/{name} with other settings; remove it there to measure it anew")
 
-    def measure(self, key: str, data: Labelled) -> None:
+    def measure(self, key: str, data: LabeledData) -> None:
         """Train and test, unless that has been done."""
         trainings = self.entry["trainings"]
         if key not in trainings:
@@ -113,7 +114,7 @@ def read_results() -> dict[str, Any]:
     return json.loads(FILE.read_text()) if FILE.exists() else {}
 
 
-def measure(recipe: Recipe, data: Labelled) -> dict[str, Any]:
+def measure(recipe: Recipe, data: LabeledData) -> dict[str, Any]:
     """Scores of the recipe's network and of a forest, both trained on one part and tested on the other."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)

@@ -35,11 +35,11 @@ from unireplknet import UniRepLKNet, reparameterize
 from unireplknet.insight.figure import new_figure
 from unireplknet.models.complexity import count_params
 from unireplknet.recipes import find_recipe
-from unireplknet.recipes.segment import SCENE_NETWORK
-from unireplknet.training.detect import evaluate as evaluate_boxes
+from unireplknet.tasks.detect.score import evaluate as evaluate_boxes
+from unireplknet.tasks.segment.score import evaluate as evaluate_masks
 from unireplknet.training.recipe import Recipe
 from unireplknet.training.run import Run, fit
-from unireplknet.training.segment import evaluate as evaluate_masks
+from unireplknet_examples.recipes import SCENE_NETWORK
 
 FILE = RESULTS / "scene_runs.json"
 SEEDS = (0, 1, 2)

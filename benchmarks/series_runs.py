@@ -18,7 +18,7 @@ from typing import Any
 from _common import write_result
 
 from unireplknet.recipes import RECIPES
-from unireplknet.training.forecast import MODEL, evaluate
+from unireplknet.tasks.forecast.score import MODEL, evaluate
 from unireplknet.training.run import fit
 
 PACKAGES = ("torch", "timm", "lightning", "numpy", "pandas", "scikit-learn")

@@ -24,9 +24,9 @@ from _common import machine, versions
 from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.neighbors import KNeighborsClassifier
 
-from unireplknet.modalities.folder import Split
+from unireplknet.data.split import Split
 from unireplknet.recipes import RECIPES
-from unireplknet.training.evaluate import fit_on_maps, maps_of, score
+from unireplknet.tasks.classify.score import fit_on_maps, maps_of, score
 from unireplknet.training.loader import build_loader
 from unireplknet.training.recipe import Recipe
 from unireplknet.training.run import Run, fit, new_folder

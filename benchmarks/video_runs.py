@@ -21,10 +21,10 @@ import torch
 from _common import write_result
 
 from unireplknet.modalities.video import VideoInput
-from unireplknet.recipes.video import motion
-from unireplknet.training.evaluate import evaluate, score
+from unireplknet.tasks.classify.score import evaluate, score
 from unireplknet.training.loader import build_loader
 from unireplknet.training.run import Run, fit
+from unireplknet_examples.recipes import motion
 
 ORDERS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "shuffled": lambda numbers: numbers[torch.randperm(len(numbers)).numpy()],

@@ -29,8 +29,8 @@ def _cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A finished run on a small image tree; tests add to its folder but change nothing in it."""
-    from tests.runs import tiny_recipe, write_tree
+    from tests.runs import image_recipe, write_tree
     from unireplknet.training.run import fit
 
     root = tmp_path_factory.mktemp("trained")
-    return fit(tiny_recipe(write_tree(root / "data"), epochs=6), root / "run")
+    return fit(image_recipe(write_tree(root / "data"), epochs=6), root / "run")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import logging
 import multiprocessing
 import os
@@ -12,19 +13,28 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
-from tests.runs import tiny_recipe
+from tests.runs import image_recipe
+from unireplknet.training.checkpoint import LAST, SECTION
 from unireplknet.training.recipe import Recipe
+from unireplknet.training.run import Run
 
 START = "spawn" if sys.platform == "win32" else "forkserver"
 """Never a fork of the test process: its threads would not survive."""
 
-PRELOADED = ["tests.killing", "unireplknet.training.task", "unireplknet.training.engine", "unireplknet.training.run"]
+PRELOADED = [
+    "tests.killing",
+    "unireplknet.tasks.classify.learn",
+    "unireplknet.training.engine",
+    "unireplknet.training.run",
+]
 
 
 def random_recipe(data: Path, workers: int = 0) -> Recipe:
     """Three steps an epoch, and random numbers drawn wherever training draws any."""
-    recipe = tiny_recipe(data, epochs=4)
+    recipe = image_recipe(data, epochs=4)
     recipe.model.drop_path, recipe.model.drop = 0.3, 0.2
     recipe.data.workers = workers
     recipe.augment.erase = 0.5
@@ -58,7 +68,7 @@ def _fit(recipe: Recipe, out: Path, moment: str, epoch: int, batch: int) -> None
         # As on the command line: loader workers are children of the training, and notice its death.
         multiprocessing.set_start_method("fork", force=True)
     from unireplknet.training import callbacks, run
-    from unireplknet.training.task import Task
+    from unireplknet.training.learner import Learner
 
     patch = pytest.MonkeyPatch()
 
@@ -77,11 +87,11 @@ def _fit(recipe: Recipe, out: Path, moment: str, epoch: int, batch: int) -> None
         patch.setattr(owner, name, dying)
 
     if moment == "step":
-        die_in(Task, "training_step", lambda task, _, i: (task.current_epoch, i) == (epoch, batch))
+        die_in(Learner, "training_step", lambda task, _, i: (task.current_epoch, i) == (epoch, batch))
     elif moment == "writing":
         _die_while_writing(patch, after=3 * epoch + batch)
     elif moment == "validating":
-        die_in(Task, "validation_step", lambda task, _, i: (task.current_epoch, i) == (epoch, batch))
+        die_in(Learner, "validation_step", lambda task, _, i: (task.current_epoch, i) == (epoch, batch))
     elif moment == "validated":
         die_in(callbacks.Keeper, "on_train_epoch_end", lambda self, trainer, _: trainer.current_epoch == epoch)
     elif moment == "saved":
@@ -112,3 +122,36 @@ def _die_while_writing(patch: pytest.MonkeyPatch, after: int) -> None:
 def die() -> None:
     """kill -9, or what Windows has for it."""
     os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
+
+
+def outcome(run: Run) -> dict[str, Any]:
+    """All that a run comes to, except times."""
+    state = torch.load(run.path / LAST, weights_only=True)
+    with (run.path / "metrics.csv").open(newline="") as file:
+        rows = [{k: v for k, v in row.items() if k not in ("seconds", "img/s")} for row in csv.DictReader(file)]
+    return {
+        "rows": rows,
+        "weights": state["current_model_state"],
+        "average": state["state_dict"],
+        "optimizer": state["optimizer_states"],
+        "schedule": state["lr_schedulers"],
+        "section": state[SECTION],
+        "best": torch.load(run.path / "best.ckpt", weights_only=True)["state_dict"],
+        "safetensors": load_file(run.path / "model.safetensors"),
+        "results": {k: v for k, v in run.results.items() if k != "seconds"},
+    }
+
+
+def assert_same(one: Any, other: Any) -> None:
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other)
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert_same(one[key], other[key])
+    elif isinstance(one, list):
+        assert len(one) == len(other)
+        for a, b in zip(one, other, strict=True):
+            assert_same(a, b)
+    else:
+        assert one == other

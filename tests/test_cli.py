@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.runs import tiny_recipe, write_tree
+from tests.runs import image_recipe, write_tree
 from unireplknet import __version__
 from unireplknet.cli import COMMANDS, main
+from unireplknet.training.recipe import Recipe
 from unireplknet.training.run import Run
 
 
@@ -53,16 +54,17 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     ("words", "message"),
     [
         (["trian"], "no command 'trian'; did you mean train?"),
-        (["train"], "which recipe? One of digits, mnist, emoji, folder"),
+        (["train"], "which recipe? One of digits, folder, "),
         (["train", "digit"], "no recipe 'digit'; did you mean digits?"),
         (["train", "digits", "--optim.lrr", "3"], "unknown flag --optim.lrr; did you mean --optim.lr?"),
         (["train", "digits", "--ouch", "3"], "unknown flag --ouch"),
         (["train", "digits", "--optim.lr"], "--optim.lr"),
+        (["train", "digits", "--trainer.select", "luck"], "trainer.select is luck, which classification does not have"),
         (["train", "mnist"], "data.source 'mnist' needs a path: add --data PATH"),
         (["train", "mnist", "--data", "nowhere"], "train-images-idx3-ubyte is missing"),
         (["evaluate", "nowhere"], "nowhere is not a run folder"),
         (["predict", "nowhere", "x.png"], "nowhere is not a run folder"),
-        (["predict", "nowhere"], "FILE"),
+        (["predict", "nowhere"], "nowhere is not a run folder"),
         (["evaluate", "x", "--split", "all"], "invalid choice: 'all'"),
         (["pack", "x"], "the following arguments are required: OUT"),
         (["pack", "nowhere", "out"], "nowhere is not a folder"),
@@ -90,7 +92,7 @@ def test_mistakes_give_one_line(words: list[str], message: str, capsys: pytest.C
 
 def test_train_evaluate_predict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = write_tree(tmp_path / "data", count=8)
-    tiny_recipe(tmp_path / "elsewhere").save(tmp_path / "tiny.yaml")
+    image_recipe(tmp_path / "elsewhere").save(tmp_path / "tiny.yaml")
     run = str(tmp_path / "run")
     words = ["train", str(tmp_path / "tiny.yaml"), "--data", str(data), "--out", run, "--optim.epochs", "2"]
     assert main(words) == 0
@@ -129,7 +131,7 @@ def test_pack_then_train_and_evaluate(
     assert f"train with --data.source shards --data {shards}" in out
     assert "packing never overwrites" in complaint(["pack", str(data), shards], capsys)
 
-    tiny_recipe(tmp_path / "elsewhere").save(tmp_path / "tiny.yaml")
+    image_recipe(tmp_path / "elsewhere").save(tmp_path / "tiny.yaml")
     words = ["train", str(tmp_path / "tiny.yaml"), "--optim.epochs", "3", "--out", run]
     window = ["--data.window", "2"]
     assert "which only data.source shards has a use for" in complaint([*words, "--data", str(data), *window], capsys)
@@ -192,3 +194,45 @@ def test_bench_says_when_nothing_ran(capsys: pytest.CaptureFixture[str]) -> None
     captured = capsys.readouterr()
     assert "failed: AssertionError: Input height (32)" in captured.out
     assert "nothing could be timed" in captured.err
+
+
+@pytest.mark.parametrize("command", ["evaluate", "predict", "export"])
+def test_a_command_parses_the_configuration_once(
+    command: str, trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed: list[Path] = []
+    load = Recipe.load
+
+    def counting(path: Path) -> Recipe:
+        parsed.append(path)
+        return load(path)
+
+    monkeypatch.setattr(Recipe, "load", staticmethod(counting))
+    more = {"predict": [trained.recipe.data.path], "export": ["--out", str(tmp_path / "model.onnx")]}
+    parsed.clear()
+    assert main([command, str(trained.path), *more.get(command, [])]) == 0
+    assert parsed == [trained.path / "config.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "has", "lacks"),
+    [
+        ("digits", ["--optim.mixup", "--optim.loss", "--model.row"], ["--head."]),
+        ("masks", ["--head.decoder", "--optim.label_smoothing"], ["--optim.mixup", "--model.row", "--head.anchors"]),
+        ("boxes", ["--head.anchors", "--head.rois"], ["--optim.label_smoothing", "--head.decoder"]),
+        ("weather", ["--head.loss", "--input.horizon", "--model.drop "], ["--optim.loss", "--model.num_classes"]),
+        ("series", ["--input.channels", "--optim.loss"], ["--input.horizon", "--head.loss"]),
+    ],
+)
+def test_help_of_a_recipe_has_what_matters(
+    recipe: str, has: list[str], lacks: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", recipe, "--help"]) == 0
+    out = capsys.readouterr().out
+    assert [flag for flag in has if flag not in out] == []
+    assert [flag for flag in lacks if flag in out] == []
+
+
+def test_settings_of_another_task_are_no_flags(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "unknown flag --head.anchors" in complaint(["train", "digits", "--head.anchors", "[8]"], capsys)
+    assert "unknown flag --optim.mixup" in complaint(["train", "boxes", "--data", "x", "--optim.mixup", "0.2"], capsys)

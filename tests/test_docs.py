@@ -20,8 +20,10 @@ import torch
 import unireplknet
 from unireplknet.cli import COMMANDS, main
 from unireplknet.models.weights import to_released
-from unireplknet.recipes import RECIPES, small
+from unireplknet.recipes import RECIPES, image
+from unireplknet.registry import TASKS
 from unireplknet.training.recipe import Recipe
+from unireplknet.training.run import Run
 
 ROOT = Path(__file__).parents[1]
 
@@ -69,13 +71,15 @@ WORK = (
     "unireplknet.demo.run_demo",
     "unireplknet.deploy.contest.run_contest",
     "unireplknet.doctor.examine",
-    "unireplknet.fetch.fetch",
+    "unireplknet_examples.install.DataSet.install",
     "unireplknet.inspection.find_subject",
-    "unireplknet.modalities.packing.pack",
+    "unireplknet.data.shards.packing.pack",
     "unireplknet.models.complexity.complexity",
     "unireplknet.training.plan.make_plan",
+    "unireplknet.report.write_report",
+    "unireplknet.deploy.exported.export_run",
     "unireplknet.training.run.fit",
-    "unireplknet.training.run.Run.open",
+    *(f"{task.__module__}.{task.__name__}.{command}" for task in TASKS.values() for command in ("evaluate", "predict")),
 )
 """Where commands begin to work."""
 
@@ -123,6 +127,7 @@ def test_commands_are_understood(
     monkeypatch.chdir(tmp_path)
     for work in WORK:
         monkeypatch.setattr(work, _reach)
+    monkeypatch.setattr("unireplknet.training.run.Run.open", _open)
     for words in parts(line):
         if " ".join(words).startswith(tuple(NOT_CHECKED)):
             continue
@@ -132,6 +137,13 @@ def test_commands_are_understood(
 
 def _reach(*_: object, **__: object) -> None:
     raise Reached
+
+
+def _open(path: str) -> Run:
+    """The run where the recipe says which it is, since its task has options; elsewhere nothing is known of it."""
+    if not (Path(path) / "config.yaml").exists():
+        raise Reached
+    return Run(Path(path))
 
 
 def check_ours(words: list[str]) -> None:
@@ -173,6 +185,8 @@ def check_pip(words: list[str]) -> None:
         "unireplknet train digits --optim.lr fast",
         "unireplknet train digit",
         "unireplknet evaluate runs/folder-1 --splits val",
+        "unireplknet evaluate runs/folder-1 --sliding",
+        "unireplknet predict runs/folder-1 a.png --least 0.3",
         "unireplknet inspekt field runs/folder-1",
         "unireplknet inspect fields runs/folder-1",
         "python benchmarks/audio_runs.py --no-such-flag",
@@ -216,7 +230,7 @@ def test_links_within_the_documentation_lead_somewhere(page: Path) -> None:
 
 def small_digits() -> Recipe:
     """The recipe in a second."""
-    recipe = small.digits()
+    recipe = image.digits()
     recipe.model = replace(recipe.model, dims=(8, 8, 16, 16))
     recipe.optim.epochs, recipe.optim.batch_size, recipe.trainer.progress = 1, 256, False
     return recipe

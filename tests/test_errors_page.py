@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.runs import COLOURS, tiny_recipe, write_tree
+from tests.runs import COLORS, image_recipe, write_tree
 from unireplknet.cli import main
 from unireplknet.errors import Stopped, UserError
 from unireplknet.recipes import RECIPES
@@ -22,7 +22,7 @@ from unireplknet.training.recipe import Recipe
 
 PAGE = Path(__file__).parents[1] / "docs" / "errors.md"
 
-FLOWERS = dict(zip(COLOURS, ("daisy", "rose", "tulip"), strict=True))
+FLOWERS = dict(zip(COLORS, ("daisy", "rose", "tulip"), strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def small_folder() -> Recipe:
     """The recipe folder, which takes a second."""
-    recipe = tiny_recipe(Path(), epochs=1)
+    recipe = image_recipe(Path(), epochs=1)
     recipe.name, recipe.data.path = "folder", ""
     return recipe
 
@@ -112,14 +112,14 @@ def no_epoch_yet(*_: object) -> None:
 
 
 def overflowing(monkeypatch: pytest.MonkeyPatch) -> None:
-    from unireplknet.training.task import Classification
+    from unireplknet.tasks.classify.learn import ClassificationLearner
 
-    forward = Classification.forward
+    forward = ClassificationLearner.forward
 
-    def broken(self: Classification, maps: torch.Tensor) -> torch.Tensor:
+    def broken(self: ClassificationLearner, maps: torch.Tensor) -> torch.Tensor:
         return forward(self, maps) * (torch.inf if self.training else 1)
 
-    monkeypatch.setattr(Classification, "forward", broken)
+    monkeypatch.setattr(ClassificationLearner, "forward", broken)
 
 
 def nothing(*_: object) -> None:

@@ -12,40 +12,26 @@ import soundfile
 import torch
 from PIL import Image
 
-from tests import objects, scenes
-from tests.modalities.test_frames import write_video
-from tests.nn.helpers import randomise
-from tests.runs import tiny_recipe
+from tests import runs
+from tests.runs import image_recipe, untrained_run
+from tests.videos import write_video
 from unireplknet.cli import main
 from unireplknet.insight import seen
-from unireplknet.inspection import find_subject, look_at_attribution, look_at_fields
-from unireplknet.modalities import MODALITIES
+from unireplknet.inspection import find_subject, look_at_fields
 from unireplknet.modalities.audio import AudioInput
-from unireplknet.modalities.detect import DetectInput
 from unireplknet.modalities.image import ImageInput
 from unireplknet.modalities.points import PointsInput
-from unireplknet.modalities.segment import SegmentInput
 from unireplknet.modalities.series import SeriesInput
 from unireplknet.modalities.video import VideoInput
-from unireplknet.training.recipe import Data, Model, Recipe, Trainer
+from unireplknet.tasks.classify.views import look_at_attribution
+from unireplknet.tasks.detect.inputs import DetectInput
+from unireplknet.tasks.detect.task import DetectHead
+from unireplknet.tasks.forecast.inputs import ForecastInput
+from unireplknet.tasks.segment.inputs import SegmentInput
+from unireplknet.tasks.segment.task import SegmentHead
+from unireplknet.training.learner import build_learner
+from unireplknet.training.recipe import Data
 from unireplknet.training.run import Run
-from unireplknet.training.task import build_task
-
-
-def untrained_run(folder: Path, inputs: Any, names: tuple[str, ...], data: Data | None = None, **model: Any) -> Run:
-    """What a run of no epochs would leave: enough to look into."""
-    augment = next(a for k, a in MODALITIES.values() if k is type(inputs))
-    model = {"dims": (8, 8, 16, 16), "stem_stride": 1} | model
-    select = "accuracy" if getattr(inputs, "task", "classification") == "classification" else "loss"
-    trainer = Trainer(progress=False, accelerator="cpu", select=select)
-    recipe = Recipe(
-        "none", Model("test_unireplknet", **model), data or Data(), input=inputs, augment=augment(), trainer=trainer
-    )
-    folder.mkdir()
-    run = Run.create(folder, recipe, names)
-    network = randomise(recipe.build(names))
-    torch.save({"state_dict": {f"model.{k}": v for k, v in network.state_dict().items()}}, folder / "best.ckpt")
-    return run
 
 
 def write_sample(modality: str, folder: Path) -> tuple[Any, Path, int]:
@@ -103,18 +89,18 @@ def test_field_of_a_run_beside_another_network(trained: Run, tmp_path: Path) -> 
 def test_field_under_a_decoder_or_detector(task: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("segmentation_models_pytorch" if task == "segmentation" else "torchvision")
     if task == "segmentation":
-        root = scenes.write_scenes(tmp_path / "data")
+        root = runs.write_scenes(tmp_path / "data")
         inputs, data = SegmentInput(size=32, short=32), Data("masks", str(root), val_fraction=0.25)
-        model, sizes = {"decoder": "unet", "decoder_width": 64}, {(32, 32): 3}
+        head, sizes = SegmentHead("unet", 64), {(32, 32): 3}
     else:
         # Their shorter side becomes 48, or their longer one 80; then they are filled up to multiples of 32.
-        root = objects.write_objects(tmp_path / "data", sizes=((48, 64), (48, 100), (48, 64)))
+        root = runs.write_objects(tmp_path / "data", sizes=((48, 64), (48, 100), (48, 64)))
         inputs, data = DetectInput(short=48, long=80), Data("coco", str(root), val_fraction=0.25)
-        model = {"decoder_width": 16, "anchors": (8, 16, 32, 64), "head_width": 16}
+        head = DetectHead(width=16, anchors=(8, 16, 32, 64), head_width=16)
         sizes = Counter(
             (64, 96) if item.size == (100, 48) else (64, 64) for item in data.load(inputs).splits["val"].items
         )
-    run = untrained_run(tmp_path / "run", inputs, data.load(inputs).names, data, **model)
+    run = untrained_run(tmp_path / "run", inputs, data.load(inputs).names, data, head)
     assert main(["inspect", "field", str(run.path), "--out", str(tmp_path)]) == 0
     (found,) = json.loads((tmp_path / "field.json").read_text())
     assert (tuple(found["pixels"]), found["images"]) in sizes.items()
@@ -161,7 +147,7 @@ def test_first_model_is_the_one_that_training_began_with(trained: Run) -> None:
     import lightning.pytorch as pl
 
     pl.seed_everything(trained.recipe.trainer.seed, verbose=False)
-    begun = build_task(trained.recipe, trained.load_data(), 1).model.state_dict()
+    begun = build_learner(trained.recipe, trained.load_data(), 1).model.state_dict()
     rebuilt = trained.first_model().state_dict()
     assert all(torch.equal(value, rebuilt[key]) for key, value in begun.items())
 
@@ -205,7 +191,7 @@ def test_every_modality_that_classifies(
 
 
 def test_forecasts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    inputs = SeriesInput(horizon=4, past=12, variables=("t", "p"), embed_dim=12)
+    inputs = ForecastInput(horizon=4, past=12, variables=("t", "p"), embed_dim=12)
     path = untrained_run(tmp_path / "run", inputs, ("north", "south")).path
     (field,) = look_at_fields([find_subject(str(path))], tmp_path / "out", count=2)
     assert field.scores.shape == (12, 12)
@@ -286,7 +272,7 @@ def test_mistakes(
 
 
 def test_unfinished_recipe_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    tiny_recipe(tmp_path).save(tmp_path / "config.yaml")
+    image_recipe(tmp_path).save(tmp_path / "config.yaml")
     (tmp_path / "classes.txt").write_text("a\nb\n")
     assert main(["inspect", "kernels", str(tmp_path)]) == 2
     assert "best.ckpt is missing" in capsys.readouterr().err

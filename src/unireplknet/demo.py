@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from unireplknet.data.split import Split
 from unireplknet.deploy.benchmark import take_turns
 from unireplknet.deploy.merge import merged_copy, relative_error
-from unireplknet.modalities.folder import Split
-from unireplknet.recipes.small import digits
-from unireplknet.training.evaluate import evaluate, nearest_neighbour, predict
+from unireplknet.recipes.image import digits
+from unireplknet.tasks.classify.score import evaluate, nearest_neighbour, predict
 from unireplknet.training.loader import build_loader
 from unireplknet.training.run import Run, fit
 

@@ -14,24 +14,15 @@ import torch
 from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 
+from unireplknet.data.dataset import Draw, MapDataset
+from unireplknet.data.files import find_inputs
 from unireplknet.errors import UserError, nearest
 from unireplknet.files import write_text
 from unireplknet.insight.field import Field, draw_fields, last_map, open_branches, receptive_field
-from unireplknet.insight.gallery import Shown
 from unireplknet.insight.kernels import draw_kernels, first_of_each_stage, reparam_blocks, summarise
-from unireplknet.modalities import MODALITIES
-from unireplknet.modalities.boxes import Objects
-from unireplknet.modalities.folder import Draw, MapDataset, find_inputs
-from unireplknet.modalities.masks import Pair
-from unireplknet.modalities.picture import heat, panels
-from unireplknet.models.detector import Detector
 from unireplknet.models.variants import VARIANTS
-from unireplknet.training.evaluate import Scores, choose_split, score_split, show_mistakes
-from unireplknet.training.labels import class_probabilities
+from unireplknet.registry import DEFAULT_MODALITY, MODALITIES
 from unireplknet.training.run import Run
-
-UNMARKED: dict[str, Callable[[Path], Any]] = {"segmentation": Pair, "detection": Objects}
-"""How a file becomes an item of which nothing more is known, by task; elsewhere it is one."""
 
 
 @dataclass(frozen=True)
@@ -67,15 +58,19 @@ class Subject:
         if not Path(file).is_file():
             raise UserError(f"{file} is not a file")
         try:
-            item = UNMARKED.get(getattr(self.inputs, "task", ""), Path)(Path(file))
-            made = self.inputs.to_map(self.inputs.read(item))
+            made = self.inputs.to_map(self.inputs.read(Path(file)))
         except Exception as error:  # decoders raise anything
             raise UserError(f"{file} cannot be read: {error}") from error
         return self.as_seen(made[0] if isinstance(made, tuple) else made)
 
     def as_seen(self, sample: Tensor) -> Tensor:
-        """What the backbone sees of a map (C, H, W): detectors scale maps themselves."""
-        return self.model.scaled(sample) if isinstance(self.model, Detector) else sample
+        """What the backbone sees of a map (C, H, W): some networks scale maps themselves."""
+        return self.model.scaled(sample) if hasattr(self.model, "scaled") else sample  # type: ignore[operator]
+
+    @property
+    def embeds(self) -> bool:
+        """Whether the network itself makes the maps that the backbone sees."""
+        return hasattr(self.model, "to_maps")
 
     def before_training(self) -> Subject:
         """The network of a run with the weights that its seed gives.
@@ -126,7 +121,7 @@ def find_subject(word: str, pretrained: bool = False, kernel: int = 0) -> Subjec
 def _timm_input(model: nn.Module) -> Any:
     """How timm shows images to a network."""
     config = resolve_model_data_config(model)
-    kind = MODALITIES["image"][0]
+    kind: Any = MODALITIES[DEFAULT_MODALITY].input
     ways = {"nearest", "bilinear", "bicubic"} & {config["interpolation"]}
     values = {
         "size": config["input_size"][-1],
@@ -169,16 +164,15 @@ def look_at_fields(
     folder.mkdir(parents=True, exist_ok=True)
     draw_fields(found, folder / "field.png")
     trained = {subject.name: subject.trained for subject in subjects}
-    _write_json(folder / "field.json", [{"trained": trained[field.name]} | field.summary() for field in found])
+    write_json(folder / "field.json", [{"trained": trained[field.name]} | field.summary() for field in found])
     return found
 
 
 def _images(subject: Subject, folder: str, size: int, data: str) -> tuple[Callable[[int], Tensor], int]:
     """The images to average a field over, by number, and how many there are."""
     inputs, run = subject.inputs, subject.run
-    forecasts = run is not None and run.recipe.task == "forecasting"
-    if forecasts or (run is None and not folder):
-        shape = inputs.shape if forecasts else (inputs.channels, size, size)
+    if subject.embeds or (run is None and not folder):
+        shape = inputs.shape if subject.embeds else (inputs.channels, size, size)
         return lambda i: torch.randn(shape, generator=torch.Generator().manual_seed(i)), 10**9
     if folder:
         if run is None:
@@ -227,160 +221,10 @@ def look_at_kernels(subject: Subject, folder: Path, everything: bool = False) ->
         for name in first
         for state in states
     ]
-    _write_json(folder / "kernels.json", table)
+    write_json(folder / "kernels.json", table)
     return table
 
 
-def look_at_stages(subject: Subject, file: str | Path, folder: Path) -> Path:
-    """Draw what each stage makes of a file; returns the picture."""
-    from unireplknet.insight.activations import draw_stages, stage_maps
-
-    _classifies(subject)
-    sample = subject.read(file)
-    folder.mkdir(parents=True, exist_ok=True)
-    picture = folder / f"{Path(file).stem}-stages.png"
-    draw_stages(panels(subject.inputs, sample), stage_maps(subject.model, sample), Path(file).name, picture)
-    return picture
-
-
-@dataclass(frozen=True)
-class Explained:
-    """What is said of one file, and how far that is explained.
-
-    Attributes:
-        file: The file.
-        label: The class that the picture speaks of.
-        probability: Its probability.
-        gap: Part of the logit that the attributions do not add up to.
-        picture: The picture.
-    """
-
-    file: str
-    label: str
-    probability: float
-    gap: float
-    picture: str
-
-
-def look_at_attribution(subject: Subject, files: Sequence[str], folder: Path, label: str = "") -> list[Explained]:
-    """Draw which parts of samples speak for a class and which against it.
-
-    Where samples are looked at from several sides, it is the one view that training validates by.
-
-    Args:
-        subject: A run that classifies.
-        files: Files, or folders of files.
-        folder: Where ``NAME-attribution.png`` goes.
-        label: The class; by default the one that the network takes each file for.
-
-    Raises:
-        UserError: The run does not classify, or has no such class.
-    """
-    from unireplknet.insight.attribution import attribute
-    from unireplknet.insight.seen import draw_seen
-
-    run = _classifies(subject).run
-    if run is None:
-        raise UserError(f"{subject.name} has no names for its classes; attribution needs a run folder")
-    if label and label not in run.classes:
-        raise UserError(f"{run.path} has no class {label!r}{nearest(label, run.classes)}")
-    folder.mkdir(parents=True, exist_ok=True)
-    explained = []
-    for number, file in enumerate(find_inputs(files, subject.inputs.extensions)):
-        sample = subject.read(file)
-        with torch.no_grad():
-            probabilities = class_probabilities(subject.model(sample[None]).float(), run.recipe.optim.loss)[0]
-        target = run.classes.index(label) if label else int(probabilities.argmax())
-        found = attribute(subject.model, sample, target, getattr(subject.inputs, "blank", 0.0))
-        values, order = (part.tolist() for part in probabilities.topk(min(5, len(run.classes))))
-        picture = folder / f"{number:03}-{file.stem}-attribution.png"
-        draw_seen(
-            panels(subject.inputs, sample),
-            f"{file.name}: what speaks for {run.classes[target]} (red) and against it (blue)",
-            [run.classes[c] for c in order],
-            values,
-            picture,
-            heat(subject.inputs, found.weights),
-        )
-        said = float(probabilities[target])
-        explained.append(Explained(str(file), run.classes[target], said, found.gap, str(picture)))
-    return explained
-
-
-def look_at_confusion(subject: Subject, folder: Path, split: str = "", data: str = "") -> dict[str, Any]:
-    """Draw which classes a run takes for which.
-
-    Args:
-        subject: A run that classifies.
-        folder: Where ``confusion.png`` and ``confusion.json`` go.
-        split: "train", "val" or "test"; by default test, or val where the data have no test split.
-        data: Where the data lie now, if they have moved.
-
-    Returns:
-        The split, the matrix (rows are true classes, columns predicted ones) and the confusions, most frequent first.
-
-    Raises:
-        UserError: The run does not classify, or its samples have several classes each.
-    """
-    from unireplknet.insight.confusion import confusions, draw_confusion
-
-    run, name, _, scores = _scored(subject, split, data)
-    matrix = scores.confusion(len(run.classes))
-    folder.mkdir(parents=True, exist_ok=True)
-    draw_confusion(matrix, run.classes, folder / "confusion.png")
-    pairs = [{"true": true, "said": said, "samples": n} for true, said, n in confusions(matrix, run.classes)]
-    found = {"split": name, "classes": list(run.classes), "matrix": matrix.tolist(), "confusions": pairs}
-    _write_json(folder / "confusion.json", found)
-    return found
-
-
-def look_at_mistakes(
-    subject: Subject, folder: Path, split: str = "", data: str = "", count: int = 24
-) -> tuple[str, list[Shown]]:
-    """Draw the samples that a run takes for another class, those first of which it is surest.
-
-    Args:
-        subject: A run that classifies.
-        folder: Where ``mistakes.png`` and ``mistakes.json`` go.
-        split: "train", "val" or "test"; by default test, or val where the data have no test split.
-        data: Where the data lie now, if they have moved.
-        count: How many at most.
-
-    Returns:
-        The name of the split and the mistakes.
-
-    Raises:
-        UserError: The run does not classify, or its samples have several classes each.
-    """
-    from unireplknet.insight.gallery import draw_gallery
-
-    run, name, samples, scores = _scored(subject, split, data)
-    shown = show_mistakes(run, samples, scores, count)
-    folder.mkdir(parents=True, exist_ok=True)
-    draw_gallery(shown, f"{name}: the surest mistakes, with what was said and its probability", folder / "mistakes.png")
-    rows = [{"sample": s.name, "true": s.truth, "said": s.said, "probability": s.probability} for s in shown]
-    _write_json(folder / "mistakes.json", {"split": name, "mistakes": rows})
-    return name, shown
-
-
-def _scored(subject: Subject, split: str, data: str) -> tuple[Run, str, Any, Scores]:
-    """A run that says one class of each sample, the name of a split, its samples, and what the run says of them."""
-    run = _classifies(subject).run
-    if run is None:
-        raise UserError(f"{subject.name} has not learnt the classes of any data; name a run folder")
-    found = run.load_data(data)
-    if found.several:
-        raise UserError(f"{run.path}: samples have several classes each, so that none is taken for another")
-    name = choose_split(run, found, split)
-    return run, name, found.splits[name], score_split(run, found.splits[name])
-
-
-def _classifies(subject: Subject) -> Subject:
-    if subject.run is not None and subject.run.recipe.task != "classification":
-        task = subject.run.recipe.task
-        raise UserError(f"{subject.name} is for {task}; only networks that classify can be looked into in this way")
-    return subject
-
-
-def _write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON for people and programs."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")

@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -10,7 +11,7 @@ import torch
 from ablations import ROWS, accuracy_table, collect, distinct, draw, finished, recipe_of, reduced, run_cell, spread
 from PIL import Image
 
-from tests.runs import tiny_recipe, write_tree
+from tests.runs import image_recipe, write_tree
 from unireplknet.errors import UserError
 from unireplknet.files import write_text
 from unireplknet.models.complexity import count_params
@@ -74,7 +75,7 @@ def fail(*arguments: object) -> NoReturn:
 
 
 def test_finished_cells_are_kept_and_unfinished_ones_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe = tiny_recipe(write_tree(tmp_path / "data", count=8), epochs=2)
+    recipe = image_recipe(write_tree(tmp_path / "data", count=8), epochs=2)
     assert finished(recipe, tmp_path / "cells") is None
     run_cell(recipe, tmp_path / "cells")
     run = finished(recipe, tmp_path / "cells")
@@ -104,7 +105,7 @@ def test_cells_with_other_settings_are_not_taken_for_these(tmp_path: Path, train
     shutil.copytree(trained.path, tmp_path / "tiny")
     recipe = trained.recipe
     assert finished(recipe, tmp_path) is not None
-    recipe.trainer.seed += 1
+    recipe = replace(recipe, trainer=replace(recipe.trainer, seed=1))
     with pytest.raises(UserError, match=r"tiny is a finished run with other settings: trainer.seed is 0 there and 1"):
         finished(recipe, tmp_path)
 

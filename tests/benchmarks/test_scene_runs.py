@@ -12,7 +12,7 @@ from PIL import Image
 from scene_runs import NETWORKS, STUDIES, Cell, background_everywhere, convnext, equal_dim, table
 from torchmetrics.classification import MulticlassJaccardIndex
 
-from tests import scenes
+from tests import runs
 from unireplknet import UniRepLKNet, reparameterize
 from unireplknet.models.complexity import count_params
 from unireplknet.training.recipe import Model, Recipe
@@ -91,7 +91,7 @@ def test_what_background_everywhere_comes_to(tmp_path: Path) -> None:
 def test_a_run_that_is_kept_is_looked_into_and_not_trained_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe, cell = scenes.tiny_recipe(scenes.write_scenes(tmp_path / "data"), epochs=1), Cell("masks", "K=3", 0, 1)
+    recipe, cell = runs.mask_recipe(runs.write_scenes(tmp_path / "data"), epochs=1), Cell("masks", "K=3", 0, 1)
     folder = tmp_path / "runs" / str(cell)
     row = scene_runs.train(recipe, folder, cell)
     assert folder.name == "masks-K=3-0-1"

@@ -14,19 +14,19 @@ import torch
 from PIL import Image
 from torch import nn
 
-from tests import scenes, series_data
+from tests import runs
 from tests.deploy.compiler import compiler
-from tests.modalities.test_frames import write_video
+from tests.videos import write_video
 from unireplknet.cli import main
 from unireplknet.deploy import exported as module
-from unireplknet.deploy.exported import Exported, export_run, val_scores
+from unireplknet.deploy.exported import Exported, export_run
 from unireplknet.errors import UserError
 from unireplknet.modalities import MODALITIES
 from unireplknet.modalities.audio import AudioInput
 from unireplknet.modalities.image import ImageInput
 from unireplknet.modalities.points import PointsInput
 from unireplknet.modalities.video import VideoInput
-from unireplknet.training.evaluate import predict
+from unireplknet.tasks.classify.score import predict
 from unireplknet.training.recipe import Data, Model, Optim, Recipe, Trainer
 from unireplknet.training.run import Run, fit
 
@@ -106,9 +106,9 @@ def test_commands_print_the_error_and_the_prediction(
     assert float(first.rpartition(" ")[2]) < 1e-4
     assert "(3, 8, 8) in training, height and width in the file: any" in second
     val = trained.load_data().splits["val"]
-    of_the_file = val_scores(trained, Exported.open(path).load_model(), val)["top-1"]
-    assert of_the_file == val_scores(trained, trained.load_model(), val)["top-1"]
-    assert third == f"val: top-1 {of_the_file:.2%}, of the run {of_the_file:.2%}"
+    of_the_file = trained.recipe.task.measure(Exported.open(path).load_model(), trained, val)["top-1"]
+    assert of_the_file == trained.recipe.task.measure(trained.load_model(), trained, val)["top-1"]
+    assert third == f"val: top-1 {of_the_file}, of the run {of_the_file}"
     path.unlink()
     blue = str(Path(trained.recipe.data.path) / "blue" / "03.png")
     assert main(["predict", str(file), blue, "--top", "1"]) == 0
@@ -131,7 +131,7 @@ def test_int8_is_calibrated_on_training_samples_and_judged_by_its_score(
     train = {s.map.numpy().tobytes() for s in _samples(trained, "train") if s.map is not None}
     assert len({m.numpy().tobytes() for m in shown}) >= 11  # one of the samples may be the broken picture
     assert all(m[0].numpy().tobytes() in train for m in shown)
-    after, before = report.scores["top-1"]
+    after, before = (score.value for score in report.scores["top-1"])
     assert after >= before - module.POINTS
     monkeypatch.setattr(module, "POINTS", -2.0)
     kept = path.read_bytes()
@@ -142,7 +142,7 @@ def test_int8_is_calibrated_on_training_samples_and_judged_by_its_score(
 
 
 def _samples(run: Run, name: str) -> list[Any]:
-    from unireplknet.modalities.folder import Draw
+    from unireplknet.data.dataset import Draw
     from unireplknet.training.loader import build_loader
 
     split = run.load_data().splits[name]
@@ -218,15 +218,15 @@ def write_samples(modality: str, root: Path) -> Any:
 def settings_of(modality: str, root: Path) -> tuple[Recipe, list[str]]:
     """A recipe that learns small data, and files to predict."""
     if modality == "series":
-        data = series_data.write_weather(root)
-        return series_data.forecast_recipe(data, epochs=1), [str(data / "weather.csv")]
+        data = runs.write_weather(root)
+        return runs.forecast_recipe(data, epochs=1), [str(data / "weather.csv")]
     inputs = write_samples(modality, root)
     recipe = Recipe(
         "kinds",
         model=Model("test_unireplknet", stem_stride=1, dims=(8, 8, 16, 16)),
         data=Data("folder", str(root), val_fraction=0.25),
         input=inputs,
-        augment=next(augment for kind, augment in MODALITIES.values() if kind is type(inputs))(),
+        augment=MODALITIES[modality].augment(),
         optim=Optim(epochs=6, batch_size=4, lr=1e-2, warmup_epochs=1, ema=0.5),
         trainer=Trainer(select="loss", progress=False, accelerator="cpu"),
     )
@@ -283,8 +283,8 @@ def test_worse_scores_speak_against_a_file(trained: Run) -> None:
 
 @pytest.mark.slow
 def test_forecasts_of_a_file_are_those_of_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    data = series_data.write_weather(tmp_path / "data")
-    run = fit(series_data.forecast_recipe(data), tmp_path / "run")
+    data = runs.write_weather(tmp_path / "data")
+    run = fit(runs.forecast_recipe(data), tmp_path / "run")
     file = tmp_path / "breeze.onnx"
     assert main(["export", str(run.path), "--out", str(file)]) == 0
     assert "val: MAE of temp" in capsys.readouterr().out
@@ -304,8 +304,8 @@ def test_forecasts_of_a_file_are_those_of_the_run(tmp_path: Path, capsys: pytest
 @pytest.mark.slow
 @pytest.mark.parametrize("decoder", ["unet", "upernet"])
 def test_masks_of_a_file_are_those_of_the_run(decoder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    data = scenes.write_scenes(tmp_path / "data")
-    run = fit(scenes.tiny_recipe(data, decoder=decoder), tmp_path / "run")
+    data = runs.write_scenes(tmp_path / "data")
+    run = fit(runs.mask_recipe(data, decoder=decoder), tmp_path / "run")
     file = tmp_path / "scenes.onnx"
     assert main(["export", str(run.path), "--out", str(file)]) == 0
     assert "height and width in the file: any" in (said := capsys.readouterr().out)

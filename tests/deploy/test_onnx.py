@@ -20,7 +20,8 @@ from unireplknet.modalities.image import ImageInput
 from unireplknet.modalities.points import PointsInput
 from unireplknet.modalities.series import SeriesInput
 from unireplknet.modalities.video import VideoInput
-from unireplknet.models.forecaster import Forecaster
+from unireplknet.tasks.forecast.inputs import ForecastInput
+from unireplknet.tasks.forecast.network import Forecaster
 
 ROUNDING = 2e-5
 """Of float32 through the layers of the tiny network; its randomised weights are those of a trained one."""
@@ -146,7 +147,7 @@ def test_variants_up_to_t(name: str, tmp_path: Path) -> None:
 
 
 def test_forecaster_with_gaps_in_its_window(tmp_path: Path) -> None:
-    inputs = SeriesInput(horizon=4, past=12, variables=("t", "p"), embed_dim=12)
+    inputs = ForecastInput(horizon=4, past=12, variables=("t", "p"), embed_dim=12)
     backbone = unireplknet.create_model("test_unireplknet", in_chans=1, num_classes=0, stem_stride=1)
     model = randomise(Forecaster(backbone, 3, **inputs.forecaster())).eval()
     assert export_onnx(model, tmp_path / "a.onnx", model.window_shape, free_size=False) < ROUNDING

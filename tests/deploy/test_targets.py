@@ -20,9 +20,9 @@ from unireplknet.deploy.graph import Content, _AveragedParts, smallest_side
 from unireplknet.deploy.targets import SUFFIXES, TARGETS, TOLERANCES, find_target
 from unireplknet.errors import UserError
 from unireplknet.files import replacing_together
-from unireplknet.modalities.series import SeriesInput
-from unireplknet.models.forecaster import Forecaster
-from unireplknet.models.segmenter import Segmenter
+from unireplknet.tasks.forecast.inputs import ForecastInput
+from unireplknet.tasks.forecast.network import Forecaster
+from unireplknet.tasks.segment.network import Segmenter
 from unireplknet.training.run import Run
 
 SIZE = 40
@@ -153,7 +153,7 @@ def test_small_files_are_smaller(to: str, precision: str, tmp_path: Path) -> Non
 
 
 def forecaster() -> Forecaster:
-    inputs = SeriesInput(horizon=4, past=12, variables=("t", "p"), embed_dim=12)
+    inputs = ForecastInput(horizon=4, past=12, variables=("t", "p"), embed_dim=12)
     backbone = unireplknet.create_model("test_unireplknet", in_chans=1, num_classes=0, stem_stride=1)
     return randomise(Forecaster(backbone, 3, **inputs.forecaster())).eval()
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from unireplknet.errors import UserError
 from unireplknet.insight.activations import draw_stages, stage_maps
-from unireplknet.modalities.picture import Panel
+from unireplknet.modalities.panels import Panel
 
 
 def test_maps_are_those_that_the_stages_give_on() -> None:

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unireplknet.insight.confusion import confusions, draw_confusion
 from unireplknet.insight.curves import draw_curves
-from unireplknet.insight.forecasts import draw_errors, draw_forecast, draw_windows
-from unireplknet.insight.gallery import Shown, draw_gallery, thumbnail
-from unireplknet.modalities.picture import Panel
+from unireplknet.modalities.panels import Panel
+from unireplknet.tasks.classify.confusion import confusions, draw_confusion
+from unireplknet.tasks.classify.gallery import Shown, draw_gallery, thumbnail
+from unireplknet.tasks.classify.task import Classification
+from unireplknet.tasks.forecast.draw import draw_errors, draw_forecast, draw_windows
 
 
 def inked(picture: Path) -> float:
@@ -19,7 +20,7 @@ def inked(picture: Path) -> float:
 def test_curves_of_a_run_that_has_only_begun(tmp_path: Path) -> None:
     header = "epoch,step,lr,train/loss,val/loss,val/accuracy,seconds\n"
     (tmp_path / "metrics.csv").write_text(header + "1,17,0.1,2.3,,,1\n")
-    draw_curves(tmp_path / "metrics.csv", tmp_path / "curves.png")
+    draw_curves(tmp_path / "metrics.csv", tmp_path / "curves.png", Classification.scores)
     assert inked(tmp_path / "curves.png") > 0.005
 
 

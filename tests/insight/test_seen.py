@@ -8,7 +8,7 @@ from PIL import Image
 from unireplknet.insight.seen import draw_seen
 from unireplknet.modalities.audio import AudioInput
 from unireplknet.modalities.image import ImageInput
-from unireplknet.modalities.picture import Panel, heat, panels
+from unireplknet.modalities.panels import Panel, heat, panels
 from unireplknet.modalities.video import VideoInput
 
 

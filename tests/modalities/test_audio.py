@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tests.data.write_fbank import SETTINGS
+from tests.fixtures.write_fbank import SETTINGS
+from unireplknet.data.dataset import Draw, MapDataset, collate
+from unireplknet.data.split import Split
 from unireplknet.errors import UserError
-from unireplknet.modalities import MODALITIES, SOURCES
+from unireplknet.modalities import MODALITIES
 from unireplknet.modalities.audio import AudioAugment, AudioInput, log_mel, mel_filters, resample
-from unireplknet.modalities.folder import Draw, MapDataset, Split, collate
 
-GOLDEN = load_file(Path(__file__).parents[1] / "data" / "fbank.safetensors")
+GOLDEN = load_file(Path(__file__).parents[1] / "fixtures" / "fbank.safetensors")
 
 
 def tone(hertz: float, rate: int, seconds: float = 1.0) -> np.ndarray:
@@ -40,7 +41,7 @@ def test_log_mel_is_kaldis(setting: str) -> None:
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_log_mel_is_torchaudios_on_noise(setting: str) -> None:
     pytest.importorskip("torchaudio")
-    from tests.data.write_fbank import reference
+    from tests.fixtures.write_fbank import reference
 
     wave = torch.randn(SETTINGS[setting][0], generator=torch.Generator().manual_seed(1)) * 0.1
     torch.testing.assert_close(our_log_mel(wave, setting), reference(wave, setting), rtol=0, atol=1e-3)
@@ -284,38 +285,6 @@ def test_panels_show_low_notes_at_the_bottom() -> None:
     assert panel.pixels.shape == (64, 100)
     assert panel.extent == (0, 1.0, 0, 64)
     assert panel.pixels.mean(1).argmax() > 48
-
-
-def write_speech_commands(root: Path, wrong: str = "") -> Path:
-    for word in ("bed", "cat", "_background_noise_"):
-        (root / word).mkdir(parents=True)
-        for speaker in range(5):
-            soundfile.write(root / word / f"{speaker:08x}_nohash_0.wav", tone(300, 16000, 0.1), 16000)
-    (root / "validation_list.txt").write_text("bed/00000001_nohash_0.wav\ncat/00000001_nohash_0.wav\n")
-    (root / "testing_list.txt").write_text(f"cat/00000002_nohash_0.wav\nbed/00000002_nohash_0.wav\n{wrong}")
-    return root
-
-
-def test_speech_commands_follow_their_lists(tmp_path: Path) -> None:
-    data = SOURCES["speechcommands"](write_speech_commands(tmp_path), AudioInput())
-    assert data.classes == ("bed", "cat")
-    assert {name: len(split) for name, split in data.splits.items()} == {"train": 6, "val": 2, "test": 2}
-    for number, split in ((1, "val"), (2, "test")):
-        items, labels = data.splits[split].items, data.splits[split].labels
-        assert [(p.parent.name, p.name) for p in items] == [(w, f"0000000{number}_nohash_0.wav") for w in data.classes]
-        assert labels.tolist() == [0, 1]
-    assert not any("_background_noise_" in str(p) for split in data.splits.values() for p in split.items)
-    everything = [p for split in data.splits.values() for p in split.items]
-    assert len(everything) == len(set(everything))
-
-
-def test_speech_commands_with_wrong_lists(tmp_path: Path) -> None:
-    root = write_speech_commands(tmp_path / "a", wrong="cat/gone.wav\n")
-    with pytest.raises(UserError, match=r"gone.wav is missing, which the list for test names"):
-        SOURCES["speechcommands"](root, AudioInput())
-    (root / "testing_list.txt").unlink()
-    with pytest.raises(UserError, match=r"testing_list.txt is missing"):
-        SOURCES["speechcommands"](root, AudioInput())
 
 
 def test_it_is_registered() -> None:

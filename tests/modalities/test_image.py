@@ -1,15 +1,12 @@
-import gzip
-import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from sklearn import datasets
 
 from unireplknet.errors import UserError
-from unireplknet.modalities.image import ImageAugment, ImageInput, load_digits, load_mnist
+from unireplknet.modalities.image import ImageAugment, ImageInput
 
 RAMP = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
 GREY = ImageInput(size=8, channels=1, mean=(0.0,), std=(1.0,))
@@ -143,56 +140,5 @@ def test_posterizing_to_no_bits_leaves_black() -> None:
 def test_inconsistent_settings_are_named() -> None:
     with pytest.raises(UserError, match=r"input.channels is 2; images have 1, 3 or 4"):
         ImageInput(channels=2)
-    with pytest.raises(UserError, match=r"input.mean has 3 numbers, input.channels is 1"):
+    with pytest.raises(UserError, match=r"input.mean has 3 numbers; expected one per channel, 1"):
         ImageInput(channels=1)
-
-
-def test_digits_are_scikit_learns() -> None:
-    data = load_digits()
-    split = data.splits["all"]
-    truth = datasets.load_digits()
-    assert data.classes == tuple("0123456789")
-    np.testing.assert_allclose(np.stack(split.items) / 255 * 16, truth.images, atol=0.04)
-    assert (split.labels == truth.target).all()
-
-
-def write_idx(path: Path, array: np.ndarray) -> None:
-    header = struct.pack(f">4B{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
-    content = header + array.astype(np.uint8).tobytes()
-    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
-
-
-def write_mnist(folder: Path, ending: str = "", dot: str = "-") -> np.ndarray:
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (5, 6, 4))
-    for prefix, count in (("train", 5), ("t10k", 2)):
-        write_idx(folder / f"{prefix}-images{dot}idx3-ubyte{ending}", images[:count])
-        write_idx(folder / f"{prefix}-labels{dot}idx1-ubyte{ending}", np.arange(count))
-    return images
-
-
-@pytest.mark.parametrize(("ending", "dot"), [("", "-"), (".gz", "-"), ("", ".")])
-def test_mnist_files(tmp_path: Path, ending: str, dot: str) -> None:
-    images = write_mnist(tmp_path, ending, dot)
-    data = load_mnist(tmp_path)
-    assert data.classes == tuple("01234")
-    assert (np.stack(data.splits["train"].items) == images).all()
-    assert data.splits["test"].labels.tolist() == [0, 1]
-
-
-def test_mnist_mistakes_are_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"train-images-idx3-ubyte is missing \(nor is there a .gz\)"):
-        load_mnist(tmp_path)
-    write_mnist(tmp_path)
-    file = tmp_path / "t10k-images-idx3-ubyte"
-    content = file.read_bytes()
-    file.write_bytes(content[:-1])
-    with pytest.raises(UserError, match=r"t10k-images-idx3-ubyte is cut off: 63 bytes for the shape \(2, 6, 4\)"):
-        load_mnist(tmp_path)
-    file.write_bytes(b"<html>")
-    with pytest.raises(UserError, match="is not an idx file of bytes in 3 dimensions"):
-        load_mnist(tmp_path)
-    file.write_bytes(content)
-    write_idx(tmp_path / "t10k-labels-idx1-ubyte", np.arange(3))
-    with pytest.raises(UserError, match="t10k has 2 images and 3 labels"):
-        load_mnist(tmp_path)

@@ -4,8 +4,9 @@ import pickle
 
 import pytest
 
+from unireplknet.data.dataset import MapDataset
+from unireplknet.data.split import Split
 from unireplknet.modalities import MODALITIES
-from unireplknet.modalities.folder import MapDataset, Split
 from unireplknet.recipes import RECIPES
 
 

@@ -10,17 +10,17 @@ import trimesh
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from unireplknet.data.dataset import Draw, MapDataset
+from unireplknet.data.sources.modelnet import load_modelnet
+from unireplknet.data.sources.scanobjectnn import CLASSES, load_scanobjectnn
+from unireplknet.data.split import Split
 from unireplknet.errors import UserError
-from unireplknet.modalities.folder import Draw, MapDataset, Split
 from unireplknet.modalities.points import (
-    SCANOBJECTNN,
     PointsAugment,
     PointsInput,
     cameras,
     depth_maps,
     farthest_points,
-    load_modelnet,
-    load_scanobjectnn,
     random_rotation,
     to_unit_sphere,
     turn,
@@ -370,7 +370,7 @@ def test_folders_that_are_not_modelnet(tmp_path: Path) -> None:
     for file in ("chair/train/a.off", "chair/test/a.off", "sofa/test/a.off"):
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).write_text("")
-    with pytest.raises(UserError, match="has test files of 'sofa' and none to train with"):
+    with pytest.raises(UserError, match=r"class 'sofa' in .* \(test\) is missing from .* \(train\)"):
         load_modelnet(tmp_path, INPUTS.extensions)
 
 
@@ -382,7 +382,7 @@ def test_scanobjectnn(tmp_path: Path, ending: str) -> None:
             file["data"] = clouds[: len(labels)]
             file["label"] = np.array(labels, np.uint8)
     data = load_scanobjectnn(tmp_path / f"training_objectdataset{ending}.h5" if ending else tmp_path)
-    assert data.classes == SCANOBJECTNN
+    assert data.classes == CLASSES
     assert data.splits["train"].labels.tolist() == [3, 14, 0]
     assert data.splits["test"].labels.tolist() == [1]
     np.testing.assert_array_equal(INPUTS.read(data.splits["train"].items[2]), -CLOUD)

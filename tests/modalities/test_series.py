@@ -5,16 +5,18 @@ import pandas as pd
 import pytest
 import torch
 
-from tests.series_data import series_input, write_weather
+from tests.runs import series_input, write_weather
+from unireplknet.data.dataset import Draw, MapDataset
+from unireplknet.data.series.grid import Window
+from unireplknet.data.sources.folder import load_folder
 from unireplknet.errors import UserError
-from unireplknet.modalities.folder import Draw, MapDataset, load_folder
-from unireplknet.modalities.series import SeriesAugment, SeriesInput, load_series
-from unireplknet.modalities.windows import Window
+from unireplknet.modalities.series import SeriesAugment, SeriesInput
+from unireplknet.tasks.forecast.inputs import ForecastInput, load_series
 
 
 def test_the_map_of_a_window_is_its_numbers_and_the_calendar(tmp_path: Path) -> None:
     inputs = series_input(calendar=("hour", "weekday", "year"))
-    data = load_series(write_weather(tmp_path), inputs).divided(0.2, 0.25)
+    data = load_series(write_weather(tmp_path), inputs).split(0.2, 0.25)
     window = data.splits["train"][7]
     map = inputs.to_map(window)
     assert map.shape == (4 + 6, 24, 2)
@@ -33,7 +35,7 @@ def test_the_map_of_a_window_is_its_numbers_and_the_calendar(tmp_path: Path) -> 
 
 def test_default_augmentation_changes_nothing_and_others_only_measurements(tmp_path: Path) -> None:
     inputs = series_input()
-    data = load_series(write_weather(tmp_path), inputs).divided(0.2, 0.25)
+    data = load_series(write_weather(tmp_path), inputs).split(0.2, 0.25)
     split = data.splits["train"]
     plain = MapDataset(split, inputs.read, inputs.to_map)
     same = MapDataset(split, inputs.read, SeriesAugment().bind(inputs))
@@ -86,19 +88,20 @@ def test_files_that_cannot_be_classified_are_named(tmp_path: Path) -> None:
 
 
 def test_settings_that_contradict_each_other() -> None:
-    for settings_, message in (
-        ({"past": 1}, "input.past is 1"),
-        ({"horizon": 3, "channels": 2}, "the map of a forecast has 1"),
-        ({"width": 7}, "input.width is 7, which does not divide"),
-        ({"targets": ("a",), "variables": ("a",), "units": ("m", "s")}, "input.units has 2 entries"),
+    for kind, settings_, message in (
+        (SeriesInput, {"past": 1}, "input.past is 1"),
+        (SeriesInput, {"width": 7}, "input.width is 7, which does not divide the 48 numbers"),
+        (ForecastInput, {"horizon": 0}, "input.horizon 0; expected at least 2 and 1"),
+        (ForecastInput, {"width": 7}, "input.width is 7, which does not divide the 2304 numbers"),
+        (ForecastInput, {"targets": ("a",), "variables": ("a",), "units": ("m", "s")}, "input.units has 2 entries"),
     ):
         with pytest.raises(UserError, match=message):
-            SeriesInput(**settings_)  # type: ignore[arg-type]
+            kind(**settings_)
 
 
 def test_noise_is_a_part_of_each_variables_own() -> None:
     values = np.random.default_rng(0).normal([0, 1000], [1, 50], (4000, 1, 2)).astype(np.float32)
-    inputs = SeriesInput(horizon=1, past=4000, variables=("a", "b"), calendar=())
+    inputs = ForecastInput(horizon=1, past=4000, variables=("a", "b"), calendar=())
     change = SeriesAugment(noise=0.5).bind(inputs)(Window(values, np.empty(0, "M8[s]")))
     noise = change[:, :, 0].numpy().T - values[:, 0]
     np.testing.assert_allclose(noise.std(0), [0.5, 25], rtol=0.05)

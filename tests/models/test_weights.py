@@ -26,11 +26,12 @@ from tests.nn.helpers import randomise
 from unireplknet import UniRepLKNet, load_weights, save_weights
 from unireplknet.errors import UserError
 from unireplknet.models import WeightsError, weights
-from unireplknet.models.detector import Detector
-from unireplknet.models.segmenter import Segmenter
+from unireplknet.tasks.dense.build import build_dense
+from unireplknet.tasks.detect.network import Detector
+from unireplknet.tasks.segment.network import Segmenter
 from unireplknet.training.settings import Model
 
-DATA = Path(__file__).parents[1] / "data"
+DATA = Path(__file__).parents[1] / "fixtures"
 RELEASED = json.loads(gzip.decompress((DATA / "released_keys.json.gz").read_bytes()))
 SMALL: dict[str, Any] = {
     "num_classes": 10,
@@ -255,16 +256,20 @@ def test_networks_of_timms_start_from_its_files_and_from_runs(tmp_path: Path, ca
     assert "only the backbone is taken from the file; left: network" in caplog.text
     expected = segmenter.backbone.state_dict()
     assert all(torch.equal(value, expected[key]) for key, value in detector.backbone.state_dict().items())
-    model = Model("test_convnext", weights=str(tmp_path / "timm.safetensors"), decoder="unet", decoder_width=32)
-    found = model.build_segmenter(3, ["a", "b"]).backbone.state_dict()
+    model = Model("test_convnext", weights=str(tmp_path / "timm.safetensors"))
+    found = build_dense(model, ["a", "b"], small_segmenter, "").backbone.state_dict()
     assert all(torch.equal(value, classifier.state_dict()[key]) for key, value in found.items())
+
+
+def small_segmenter(**kwargs: Any) -> Segmenter:
+    return Segmenter("test_convnext", 3, 2, decoder="unet", width=32, **kwargs)
 
 
 def test_weights_of_another_network_do_not_fit_one_of_timms(tmp_path: Path) -> None:
     save_weights(dense("upernet", 0), tmp_path / "model.safetensors")
-    model = Model("test_convnext", weights=str(tmp_path), decoder="unet", decoder_width=32)
+    model = Model("test_convnext", weights=str(tmp_path))
     with pytest.raises(UserError, match=r"model.safetensors: does not fit the model: lacks \d+ \(stem.0.weight"):
-        model.build_segmenter(3, ["a", "b"])
+        build_dense(model, ["a", "b"], small_segmenter, "")
 
 
 # Files as users have them

@@ -50,10 +50,10 @@ SETTINGS = {
 def test_settings_are_the_published_ones(function) -> None:
     recipe = function()
     weights, drop_path, decay, ema = SETTINGS[recipe.name]
-    model, inputs, augment, optim = recipe.model, recipe.input, recipe.augment, recipe.optim
+    head, model, inputs, augment, optim = recipe.head, recipe.model, recipe.input, recipe.augment, recipe.optim
     assert model.weights.endswith(f"/{weights}.pth")
-    assert (model.drop_path, model.decoder_width, model.head_width, optim.ema) == (drop_path, 256, 1024, ema)
-    assert model.anchors == (32, 64, 128, 256, 512)
+    assert (model.drop_path, head.width, head.head_width, optim.ema) == (drop_path, 256, 1024, ema)
+    assert head.anchors == (32, 64, 128, 256, 512)
     assert (inputs.short, inputs.long, inputs.masks) == (800, 1333, True)
     assert [side * inputs.short for side in augment.scale] == [480, 800]
     assert (augment.flip, augment.crop, augment.distort) == (0.5, 0.5, False)
@@ -78,9 +78,8 @@ def test_the_box_head_has_synchronised_statistics() -> None:
     assert 50e6 < sum(p.numel() for p in model.parameters()) < 89e6
 
 
-@pytest.mark.parametrize("function", [detect.boxes, detect.scene_boxes], ids=lambda f: f.__name__)
-def test_small_recipes_take_their_maps(function) -> None:
-    model = function().build([str(i) for i in range(8)]).eval()
+def test_the_recipe_for_your_own_boxes_takes_its_maps() -> None:
+    model = detect.boxes().build([str(i) for i in range(8)]).eval()
     with torch.no_grad():
         [found] = model([torch.zeros(3, 96, 96)])
     assert found.keys() == {"boxes", "labels", "scores"}

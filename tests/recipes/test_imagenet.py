@@ -13,13 +13,13 @@ from PIL import Image
 from unireplknet.modalities.image import ImageInput
 from unireplknet.models.complexity import count_macs
 from unireplknet.models.published import VARIANT_ROWS
-from unireplknet.recipes import imagenet
+from unireplknet.recipes import SAMPLES, imagenet
+from unireplknet.tasks.classify.learn import ClassificationLearner
 from unireplknet.training.engine import quiet
 from unireplknet.training.loader import build_loader
 from unireplknet.training.optim import build_optimizer
 from unireplknet.training.plan import Memory, Plan
 from unireplknet.training.recipe import Recipe
-from unireplknet.training.task import Classification
 
 each = pytest.mark.parametrize("function", imagenet.ALL, ids=lambda function: function.__name__)
 
@@ -57,7 +57,7 @@ def test_two_steps(function: Callable[[], Recipe], tree: Path) -> None:
     recipe.trainer.prepare(model)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     train = build_loader(recipe, data.splits["train"], augment=True)
-    task = Classification(model, recipe, len(data.classes), steps_per_epoch=2)
+    task = ClassificationLearner(model, recipe, len(data.classes), steps_per_epoch=2)
     with quiet():
         trainer = pl.Trainer(
             max_steps=2,
@@ -100,7 +100,7 @@ def test_hours_are_those_of_the_stated_estimate(function: Callable[[], Recipe]) 
     claim = re.search(r"Time: about (\d+) h on (\d+) A100 at (\d+) TFLOP/s each", doc)
     assert claim is not None
     hours, devices, tflops = map(int, claim.groups())
-    samples = imagenet.SAMPLES[recipe.name].divided(recipe.data.val_fraction)
+    samples = SAMPLES[recipe.name].split(recipe.data.val_fraction)
     assert isinstance(recipe.input, ImageInput)
     size, recipe.model.weights = recipe.input.size, ""
     with torch.device("meta"):

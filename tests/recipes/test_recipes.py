@@ -14,7 +14,7 @@ def test_docstrings_say_what_a_newcomer_asks(name: str) -> None:
         assert word in doc
 
 
-@pytest.mark.parametrize("name", ["digits", "mnist", "emoji", "folder"])  # test_imagenet.py has the large ones
+@pytest.mark.parametrize("name", ["digits", "folder"])  # test_imagenet.py has the large ones
 def test_the_network_can_be_built_and_takes_the_map(name: str) -> None:
     import torch
 
@@ -24,11 +24,10 @@ def test_the_network_can_be_built_and_takes_the_map(name: str) -> None:
     assert model(torch.zeros(1, recipe.input.channels, size, size)).shape == (1, 10)
 
 
-@pytest.mark.parametrize("name", ["keywords", "language", "speakers", "speech_commands"])
-def test_the_network_of_a_sound_recipe_takes_its_map(name: str) -> None:
+def test_the_network_of_the_sound_recipe_takes_its_map() -> None:
     import torch
 
-    recipe = RECIPES[name]()
+    recipe = RECIPES["speech_commands"]()
     wave = torch.randn(recipe.input.rate)
     sample = recipe.augment.bind(recipe.input)(wave)
     assert sample.shape == recipe.input.to_map(wave).shape == (1, recipe.input.frames, recipe.input.mels)
@@ -57,7 +56,7 @@ def test_wrong_names_suggest_the_nearest(tmp_path: Path) -> None:
         find_recipe("digit")
     with pytest.raises(
         UserError,
-        match=r"no recipe 'x'; there are digits, mnist, emoji, .*, in1k_a, .*, or the config.yaml of a run",
+        match=r"no recipe 'x'; there are digits, folder, .*, in1k_a, .*, mnist, .*, or the config.yaml of a run",
     ):
         find_recipe("x")
     with pytest.raises(UserError, match=r"is not the config.yaml of a run"):

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from unireplknet.recipes import RECIPES, segment
+from unireplknet.tasks.segment.task import SegmentHead
 from unireplknet.training.optim import build_optimizer, build_schedule
 
 PUBLISHED = [recipe for recipe in segment.ALL if recipe.__name__ not in ("masks", "scenes")]
@@ -33,7 +34,7 @@ def test_settings_are_the_published_ones(function) -> None:
     weights, drop_path, decay, size = SETTINGS[recipe.name]
     model, inputs, augment, optim = recipe.model, recipe.input, recipe.augment, recipe.optim
     assert model.weights.endswith(f"/{weights}.pth")
-    assert (model.drop_path, model.decoder, model.decoder_width, model.auxiliary) == (drop_path, "upernet", 512, 0.4)
+    assert (model.drop_path, recipe.head) == (drop_path, SegmentHead("upernet", 512, 0.4))
     assert (inputs.size, inputs.short, inputs.long, inputs.inference) == (size, size, 4 * size, "whole")
     assert inputs.scales == ((0.5, 0.75, 1.0, 1.25, 1.5, 1.75) if size == 512 else (0.75, 1.0, 1.25))
     assert (augment.scale, augment.flip, augment.distort, augment.largest) == ((0.5, 2.0), 0.5, True, 0.75)
@@ -75,4 +76,4 @@ def test_the_networks_take_their_maps(function) -> None:
     with torch.device("meta"):
         model = recipe.build([str(i) for i in range(150)]).eval()
         assert model(torch.zeros(1, 3, 96, 160)).shape == (1, 150, 96, 160)
-    assert (model.auxiliary is not None) == (recipe.model.auxiliary == 0.4)
+    assert (model.auxiliary is not None) == (recipe.head.auxiliary == 0.4)

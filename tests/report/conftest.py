@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import objects, scenes, series_data
+from tests import runs
 from unireplknet.cli import main
 from unireplknet.training.run import Run, fit
 
@@ -14,19 +14,19 @@ from unireplknet.training.run import Run, fit
 @pytest.fixture(scope="package")
 def forecaster(tmp_path_factory: pytest.TempPathFactory) -> Run:
     root = tmp_path_factory.mktemp("forecaster")
-    return fit(series_data.forecast_recipe(series_data.write_weather(root / "data"), epochs=1), root / "run")
+    return fit(runs.forecast_recipe(runs.write_weather(root / "data"), epochs=1), root / "run")
 
 
 @pytest.fixture(scope="package")
 def segmenter(tmp_path_factory: pytest.TempPathFactory) -> Run:
     root = tmp_path_factory.mktemp("segmenter")
-    return fit(scenes.tiny_recipe(scenes.write_scenes(root / "data"), epochs=1), root / "run")
+    return fit(runs.mask_recipe(runs.write_scenes(root / "data"), epochs=1), root / "run")
 
 
 @pytest.fixture(scope="package")
 def detector(tmp_path_factory: pytest.TempPathFactory) -> Run:
     root = tmp_path_factory.mktemp("detector")
-    recipe = objects.tiny_recipe(objects.write_objects(root / "data"), epochs=1, detector="mask_rcnn")
+    recipe = runs.box_recipe(runs.write_objects(root / "data"), epochs=1, detector="mask_rcnn")
     return fit(recipe, root / "run")
 
 

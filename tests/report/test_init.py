@@ -15,19 +15,20 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.objects import Told
 from tests.report.page import Page, contrast, palettes
-from tests.runs import tiny_recipe, write_tree
-from tests.test_inspection import untrained_run
+from tests.runs import FixedDetector, image_recipe, untrained_run, write_tree
 from unireplknet.cli import main
+from unireplknet.data.split import LabeledData, Split
 from unireplknet.deploy.merge import merged_copy
 from unireplknet.modalities import SOURCES
-from unireplknet.modalities.folder import Labelled, Split
 from unireplknet.modalities.image import ImageInput
 from unireplknet.report import sections, write_report
 from unireplknet.report.document import Document, Facts, Table
 from unireplknet.report.material import Material
-from unireplknet.training.evaluate import evaluate
+from unireplknet.tasks.classify import report as classify_report
+from unireplknet.tasks.classify.score import evaluate
+from unireplknet.tasks.classify.task import Classification
+from unireplknet.tasks.detect import report as detect_report
 from unireplknet.training.recipe import Data
 from unireplknet.training.run import Run, fit
 
@@ -36,7 +37,7 @@ TASKS = ("classification", "forecasting", "segmentation", "detection")
 COMMON = ["Configuration", "Data", "Course of training"]
 
 SECTIONS = {
-    "classification": ["Scores", "Confusion", "Mistakes", "Receptive field", "Kernels", "Stages", "Export"],
+    "classification": ["Scores", "Confusion", "Mistakes", "Stages", "Receptive field", "Kernels", "Export"],
     "forecasting": ["Scores", "Receptive field", "Kernels", "Export"],
     "segmentation": ["Scores", "Masks", "Receptive field", "Kernels", "Export"],
     "detection": ["Scores", "Boxes", "Mistakes", "Receptive field", "Kernels", "Export"],
@@ -173,9 +174,9 @@ def test_the_surest_wrong_boxes_are_shown_and_told(
         _, truth = recipe.input.to_map(recipe.input.read(item))
         count = len(truth["labels"])
         found.append({k: truth[k] for k in ("boxes", "labels", "masks")} | {"scores": torch.full((count,), 0.7)})
-    monkeypatch.setattr(Run, "load_model", lambda self: Told(found))
+    monkeypatch.setattr(Run, "load_model", lambda self: FixedDetector(found))
     objects = sum(len(each["labels"]) for each in found)
-    (text,) = sections.box_mistakes(material).parts
+    (text,) = detect_report.box_mistakes(material).parts
     assert f"find {objects} of {objects} objects" in text.text
     assert "0 boxes stand for none" in text.text
 
@@ -186,7 +187,7 @@ def test_the_surest_wrong_boxes_are_shown_and_told(
         second[name] = torch.cat([value, value[:1]])
     third["boxes"][1] = torch.tensor([0.0, 0.0, 2.0, 2.0])
     third["scores"] = torch.tensor([0.7, 0.4])
-    text, shown = sections.box_mistakes(material).parts
+    text, shown = detect_report.box_mistakes(material).parts
     assert f"find {objects - 2} of {objects} objects" in text.text
     assert "2 boxes stand for none" in text.text, "a score of 0.4 is not told"
     wrong, double = shown.samples
@@ -226,12 +227,18 @@ def test_names_from_data_are_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         items = [rng.integers(0, 255, (8, 8), dtype=np.uint8) for _ in range(count)]
         return Split(items, np.arange(count) % 3)
 
-    made = Labelled(NASTY, {"train": split(3), "val": split(3), "test": split(9)})
+    made = LabeledData(NASTY, {"train": split(3), "val": split(3), "test": split(9)})
     monkeypatch.setitem(SOURCES, "nasty", lambda path, inputs: made)
     inputs = ImageInput(size=8, channels=1, mean=(0.5,), std=(0.5,))
     run = untrained_run(tmp_path / "run", inputs, NASTY, data=Data("nasty", "somewhere <i>"))
     material = Material(run, "", "", tmp_path)
-    makers = (sections.configuration, sections.data, sections.class_scores, sections.confusion, sections.mistakes)
+    makers = (
+        sections.configuration,
+        sections.data,
+        classify_report.class_scores,
+        classify_report.confusion,
+        classify_report.mistakes,
+    )
     page = Page(Document(NASTY[0], NASTY[1], [NASTY[:2]], [make(material) for make in makers], NASTY[2]).html())
     assert not page.all("script")
     assert not page.all("b")
@@ -264,7 +271,7 @@ def test_a_run_that_has_only_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "Course of training" not in page.text("h2")
     assert any("best.ckpt is missing" in text for text in page.text("p"))
 
-    monkeypatch.setattr(sections, "SCORES", {})  # as if the task were one that has none
+    monkeypatch.setattr(Classification, "sections", lambda self: ())  # as if the task were one that has none
     assert "Class scores" not in Page(read(write_report(run))).text("h2")
 
 
@@ -273,12 +280,12 @@ def test_samples_of_several_classes(tmp_path: Path) -> None:
     (tmp_path / "data" / "red" / "broken.png").unlink()
     lines = [f"{c}/{i:02}.png,{c};{'even' if i % 2 else 'odd'}" for c in ("red", "blue") for i in range(8)]
     (tmp_path / "data" / "list.csv").write_text("path,labels\n" + "\n".join(lines) + "\n")
-    recipe = tiny_recipe(tmp_path / "data" / "list.csv", epochs=1)
+    recipe = image_recipe(tmp_path / "data" / "list.csv", epochs=1)
     recipe.data.source, recipe.optim.loss, recipe.trainer.select = "list", "bce", "map"
     material = Material(fit(recipe, tmp_path / "run"), "", "", tmp_path)
-    assert sections.confusion(material) is None
-    assert sections.mistakes(material) is None
-    _, facts, table, *_ = sections.class_scores(material).parts
+    assert classify_report.confusion(material) is None
+    assert classify_report.mistakes(material) is None
+    _, facts, table, *_ = classify_report.class_scores(material).parts
     assert isinstance(facts, Facts)
     assert isinstance(table, Table)
     assert [name for name, _ in facts.rows] == ["Mean average precision"]

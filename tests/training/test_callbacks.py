@@ -14,11 +14,11 @@ import torch.nn.functional as F
 from PIL import Image
 from torch.optim.swa_utils import AveragedModel
 
-from tests.runs import tiny_recipe, write_tree
-from unireplknet.modalities.folder import Batch
+from tests.runs import image_recipe, write_tree
+from unireplknet.data.dataset import Batch
+from unireplknet.tasks.classify.score import score
 from unireplknet.training import callbacks
 from unireplknet.training.callbacks import Pace
-from unireplknet.training.evaluate import score
 from unireplknet.training.loader import build_loader
 from unireplknet.training.run import Run, fit
 
@@ -67,7 +67,7 @@ def test_without_a_terminal_each_epoch_is_a_line_with_speed_and_time_left(
     data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, "unireplknet"):
-        run = fit(tiny_recipe(data, epochs=2), tmp_path / "run")
+        run = fit(image_recipe(data, epochs=2), tmp_path / "run")
     lines = [r.getMessage() for r in caplog.records if r.getMessage().startswith("epoch ")]
     assert len(lines) == 2
     assert all("img/s " in line and "  left 0:00:0" in line for line in lines)
@@ -78,7 +78,7 @@ def test_without_a_terminal_each_epoch_is_a_line_with_speed_and_time_left(
 def test_the_bar_shows_loss_rate_speed_and_the_end_of_the_run(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    recipe = tiny_recipe(data, epochs=2)
+    recipe = image_recipe(data, epochs=2)
     recipe.trainer.progress = True
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     fit(recipe, tmp_path / "run")
@@ -112,7 +112,7 @@ def test_weights_are_scored_beside_their_average(trained: Run) -> None:
 
 def test_the_average_of_a_short_training_has_left_the_first_weights(data: Path, tmp_path: Path) -> None:
     """With the same decay from the first step on it would be the random weights at the beginning, but for 1%."""
-    recipe = tiny_recipe(data, epochs=2)
+    recipe = image_recipe(data, epochs=2)
     recipe.optim.ema, recipe.optim.batch_size = 0.9999, 2
     run = fit(recipe, tmp_path / "run")
     state = torch.load(run.path / "last.ckpt", weights_only=True)
@@ -136,7 +136,7 @@ def test_the_average_is_that_of_the_definition() -> None:
 
 
 def test_without_an_average_there_are_no_raw_columns(data: Path, tmp_path: Path) -> None:
-    recipe = tiny_recipe(data, epochs=1)
+    recipe = image_recipe(data, epochs=1)
     recipe.optim.ema = 0.0
     run = fit(recipe, tmp_path / "run")
     assert not [name for name in run.rows()[0] if "raw" in name]
@@ -156,20 +156,20 @@ def test_curves_are_whole_and_new_after_every_epoch(
         keep(self, trainer, module)
 
     monkeypatch.setattr(callbacks.Keeper, "on_train_epoch_end", look)
-    fit(tiny_recipe(data, epochs=2), tmp_path / "run")
+    fit(image_recipe(data, epochs=2), tmp_path / "run")
     assert len(set(seen)) == 2
 
 
 def test_drawing_takes_a_small_part_of_short_epochs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock, drawn = [0.0], []
 
-    def draw(folder: Path) -> None:
+    def draw(folder: Path, scores: object) -> None:
         drawn.append(clock[0])
         clock[0] += 0.5
 
     monkeypatch.setattr(callbacks, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
     monkeypatch.setattr(callbacks, "refresh_curves", draw)
-    curves, trainer = callbacks.Curves(tmp_path), SimpleNamespace(is_global_zero=True)
+    curves, trainer = callbacks.Curves(tmp_path, {}), SimpleNamespace(is_global_zero=True)
     for _ in range(60):
         clock[0] += 1
         curves.on_train_epoch_end(trainer, None)  # type: ignore[arg-type]
@@ -183,12 +183,12 @@ def test_drawing_takes_a_small_part_of_short_epochs(tmp_path: Path, monkeypatch:
 def test_a_run_survives_curves_that_cannot_be_drawn(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def broken(metrics: Path, picture: Any) -> None:
+    def broken(metrics: Path, picture: Any, scores: object) -> None:
         picture.write(b"half")
         raise RuntimeError("no\nfont")
 
     monkeypatch.setattr("unireplknet.insight.curves.draw_curves", broken)
-    run = fit(tiny_recipe(data, epochs=1), tmp_path / "run")
+    run = fit(image_recipe(data, epochs=1), tmp_path / "run")
     assert run.finished
     assert "curves.png could not be drawn: no font" in caplog.text
     assert not [p for p in run.path.iterdir() if p.name.startswith("curves.png")]

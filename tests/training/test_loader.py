@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
+from unireplknet.data.sampler import EpochSampler
+from unireplknet.data.split import Split
 from unireplknet.errors import UserError
-from unireplknet.modalities.folder import EpochSampler, Split
 from unireplknet.modalities.image import ImageAugment, ImageInput
 from unireplknet.training.loader import build_loader, go_on, steps_per_epoch
 from unireplknet.training.recipe import Optim, Recipe

@@ -8,9 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests import objects, scenes
-from tests.runs import tiny_recipe, write_tree
-from tests.series_data import forecast_recipe, write_weather
+from tests import runs
+from tests.runs import forecast_recipe, image_recipe, write_tree, write_weather
 from unireplknet.cli import main
 from unireplknet.errors import UserError
 from unireplknet.models.complexity import complexity
@@ -24,7 +23,7 @@ from unireplknet.training.recipe import Recipe
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
-    return tiny_recipe(write_tree(tmp_path_factory.mktemp("plan") / "data"))
+    return image_recipe(write_tree(tmp_path_factory.mktemp("plan") / "data"))
 
 
 def without_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,7 +173,7 @@ def test_macs_are_those_of_complexity_and_the_branches(monkeypatch: pytest.Monke
 
 def test_totals_and_sizes_add_up() -> None:
     assert Memory(1, 2, 3, 4, 5, (8,)).total == 15
-    assert Samples(2, {"train": 10, "val": 3}).divided(0.5).splits == {"train": 10, "val": 3}
+    assert Samples(2, {"train": 10, "val": 3}).split(0.5).splits == {"train": 10, "val": 3}
 
 
 def test_the_command_writes_nothing(
@@ -262,7 +261,7 @@ class Spy(nn.Module):
 
 
 def test_the_plan_of_a_segmenter(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    recipe = scenes.tiny_recipe(scenes.write_scenes(tmp_path / "data"), auxiliary=0.4)
+    recipe = runs.mask_recipe(runs.write_scenes(tmp_path / "data"), auxiliary=0.4)
     plan = make_plan(recipe)
     assert plan.samples == Samples(3, {"train": 6, "val": 3, "test": 3}, assumed=False)
     assert plan.shapes == ((3, 32, 32),)
@@ -283,8 +282,8 @@ def test_the_plan_of_a_segmenter(tmp_path: Path, capsys: pytest.CaptureFixture[s
 @pytest.mark.parametrize("detector", ["mask_rcnn", "retinanet"])
 def test_the_plan_of_a_detector(detector: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     anchors = (16, 32, 64) if detector == "retinanet" else (8, 16, 32, 64)
-    root = objects.write_objects(tmp_path / "data", 12, ((48, 64), (64, 48)))
-    recipe = objects.tiny_recipe(root, detector=detector, anchors=anchors)
+    root = runs.write_objects(tmp_path / "data", 12, ((48, 64), (64, 48)))
+    recipe = runs.box_recipe(root, detector=detector, anchors=anchors)
     recipe.augment.scale, recipe.augment.crop = (1.0, 1.0), 0.0
     plan = make_plan(recipe)
     assert plan.samples == Samples(2, {"train": 6, "val": 3, "test": 3}, assumed=False)
@@ -300,18 +299,18 @@ def test_the_plan_of_a_detector(detector: str, tmp_path: Path, capsys: pytest.Ca
     assert main(["train", str(tmp_path / "boxes.yaml"), "--dry-run"]) == 0
     out = capsys.readouterr().out
     assert "2 classes (counted)" in out
-    assert ("masks not included" in out) is (detector == "mask_rcnn")
+    assert ("without what the head for masks keeps" in out) is (detector == "mask_rcnn")
 
 
 def test_maps_of_several_sizes_are_averaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     without_measuring(monkeypatch)
-    root = objects.write_objects(tmp_path / "data", 24, ((48, 64), (48, 144)))
-    recipe = objects.tiny_recipe(root).override(["--optim.batch_size", "1", "--input.long", "200"])
+    root = runs.write_objects(tmp_path / "data", 24, ((48, 64), (48, 144)))
+    recipe = runs.box_recipe(root).override(["--optim.batch_size", "1", "--input.long", "200"])
     recipe.augment.scale, recipe.augment.crop = (1.0, 1.0), 0.0
     plan = make_plan(recipe)
     assert set(plan.shapes) == {(3, 64, 64), (3, 64, 160)}
     wide = sum(shape[2] == 160 for shape in plan.shapes) / len(plan.shapes)
-    single = [objects.tiny_recipe(objects.write_objects(tmp_path / str(w), 8, ((48, w),))) for w in (64, 144)]
+    single = [runs.box_recipe(runs.write_objects(tmp_path / str(w), 8, ((48, w),))) for w in (64, 144)]
     macs = []
     for each in single:
         each.augment.scale, each.augment.crop, each.input.long = (1.0, 1.0), 0.0, 200

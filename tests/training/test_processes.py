@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.runs import tiny_recipe, write_tree
+from tests.runs import image_recipe, write_tree
+from unireplknet.data.shards.packing import pack
 from unireplknet.errors import UserError
 from unireplknet.modalities.image import ImageInput
-from unireplknet.modalities.packing import pack
 from unireplknet.training.processes import is_first, started_together, telling, told_folder
 from unireplknet.training.recipe import Recipe
 from unireplknet.training.run import Run, fit
@@ -41,7 +41,7 @@ def test_two_processes_give_the_weights_of_one(source: str, tmp_path: Path) -> N
     data = write_tree(tmp_path / "data")
     (data / "red" / "broken.png").unlink()
     pack(data, tmp_path / "shards", ImageInput.extensions, samples=13)
-    recipe = tiny_recipe(data if source == "folder" else tmp_path / "shards", epochs=7)
+    recipe = image_recipe(data if source == "folder" else tmp_path / "shards", epochs=7)
     recipe.data.source = source
     recipe.input.size = 16  # statistics of a few one-pixel maps would magnify rounding
     recipe.trainer.precision, recipe.trainer.sync_batchnorm = "64-true", True
@@ -69,7 +69,7 @@ def test_a_process_without_readable_samples_does_not_hold_up_the_other(synchroni
     data = write_tree(tmp_path / "data", count=6)
     for name in ("blue/00.png", "blue/01.png", "green/03.png", "red/05.png"):
         (data / name).write_bytes(b"broken")
-    recipe = tiny_recipe(data, epochs=2)
+    recipe = image_recipe(data, epochs=2)
     recipe.trainer.devices, recipe.trainer.sync_batchnorm = 2, synchronised
     recipe.optim.batch_size, recipe.input.size = 2, 16  # so that the last maps have more than one pixel
     train(recipe, tmp_path / "run")
@@ -83,7 +83,7 @@ def test_a_process_without_readable_samples_does_not_hold_up_the_other(synchroni
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of this kind are POSIX")
 def test_two_processes_stop_together_and_go_on(tmp_path: Path) -> None:
-    recipe = tiny_recipe(write_tree(tmp_path / "data"), epochs=20)
+    recipe = image_recipe(write_tree(tmp_path / "data"), epochs=20)
     recipe.model.drop_path = 0.3
     recipe.trainer.devices, recipe.trainer.save_minutes = 2, 0.0
     process = start(recipe, tmp_path / "run")
@@ -123,7 +123,7 @@ def test_ranks_are_read_from_what_torchrun_and_slurm_set(monkeypatch: pytest.Mon
 
 def test_processes_started_together_need_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    recipe = tiny_recipe(write_tree(tmp_path / "data", count=8))
+    recipe = image_recipe(write_tree(tmp_path / "data", count=8))
     recipe.trainer.nodes = 2
     with pytest.raises(UserError, match=r"have to agree on a folder: add --out DIR"):
         fit(recipe)
@@ -131,7 +131,7 @@ def test_processes_started_together_need_a_folder(tmp_path: Path, monkeypatch: p
 
 
 def test_fsdp_refuses_a_running_average(tmp_path: Path) -> None:
-    recipe = tiny_recipe(write_tree(tmp_path / "data", count=8))
+    recipe = image_recipe(write_tree(tmp_path / "data", count=8))
     recipe.trainer.strategy = "fsdp"
     with pytest.raises(UserError, match=r"optim.ema averages whole networks; set it to 0 with trainer.strategy fsdp"):
         fit(recipe, tmp_path / "run")

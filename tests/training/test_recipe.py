@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from unireplknet.errors import UserError, nearest, shorten
-from unireplknet.modalities import ImageInput
+from unireplknet.modalities.image import ImageInput
 from unireplknet.nn.batch_stats import SyncBatchNorm2d
 from unireplknet.recipes import RECIPES, find_recipe
 from unireplknet.training.recipe import Data, Model, Optim, Recipe, Trainer
@@ -47,9 +47,8 @@ def test_overriding_leaves_the_recipe_alone() -> None:
         (["--optim.lrr", "1"], "unknown flag --optim.lrr; did you mean --optim.lr?"),
         (["--optim.epoch=3"], "unknown flag --optim.epoch; did you mean --optim.epochs?"),
         (["--optim.lr", "fast"], "optim.lr.*Got value: fast"),
-        (["--trainer.select", "luck"], "trainer.select"),
         (["--optim.epochs", "0"], "optim.epochs is 0; expected at least 1"),
-        (["--input.channels", "3"], "input.mean has 1 numbers, input.channels is 3"),
+        (["--input.channels", "3"], "input.mean has 1 numbers; expected one per channel, 3"),
         (["stray"], "stray"),
     ],
 )

@@ -1,6 +1,5 @@
 """A run that was interrupted ends as one that was not, bit for bit."""
 
-import csv
 import json
 import logging
 import signal
@@ -10,17 +9,16 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
-from tests.killing import fit_until, random_recipe
-from tests.runs import tiny_recipe, write_tree
+from tests.killing import assert_same, fit_until, outcome, random_recipe
+from tests.runs import image_recipe, write_tree
 from unireplknet.cli import main
+from unireplknet.data.shards.packing import pack
 from unireplknet.errors import Stopped, UserError
 from unireplknet.modalities.image import ImageInput
-from unireplknet.modalities.packing import pack
+from unireplknet.tasks.classify.learn import ClassificationLearner
 from unireplknet.training.checkpoint import DAMAGED, LAST, PREVIOUS, SECTION, find_state
 from unireplknet.training.run import Run, fit, last_folder, new_folder
-from unireplknet.training.task import Classification
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals and limits of this kind are POSIX")
 
@@ -36,39 +34,6 @@ def whole(data: Path) -> Run:
     run = fit(random_recipe(data), data.parent / "whole")
     assert run.results["best_epoch"] <= 2, "to be remembered by a run that is interrupted in the third epoch"
     return run
-
-
-def outcome(run: Run) -> dict[str, Any]:
-    """All that a run comes to, except times."""
-    state = torch.load(run.path / LAST, weights_only=True)
-    with (run.path / "metrics.csv").open(newline="") as file:
-        rows = [{k: v for k, v in row.items() if k not in ("seconds", "img/s")} for row in csv.DictReader(file)]
-    return {
-        "rows": rows,
-        "weights": state["current_model_state"],
-        "average": state["state_dict"],
-        "optimizer": state["optimizer_states"],
-        "schedule": state["lr_schedulers"],
-        "section": state[SECTION],
-        "best": torch.load(run.path / "best.ckpt", weights_only=True)["state_dict"],
-        "safetensors": load_file(run.path / "model.safetensors"),
-        "results": {k: v for k, v in run.results.items() if k != "seconds"},
-    }
-
-
-def assert_same(one: Any, other: Any) -> None:
-    if isinstance(one, torch.Tensor):
-        assert torch.equal(one, other)
-    elif isinstance(one, dict):
-        assert one.keys() == other.keys()
-        for key in one:
-            assert_same(one[key], other[key])
-    elif isinstance(one, list):
-        assert len(one) == len(other)
-        for a, b in zip(one, other, strict=True):
-            assert_same(a, b)
-    else:
-        assert one == other
 
 
 @pytest.mark.parametrize(
@@ -127,15 +92,15 @@ def test_no_state_is_saved_while_gradients_accumulate(data: Path, tmp_path: Path
 
 def interrupt(recipe: Any, out: Path, monkeypatch: pytest.MonkeyPatch, what: int, epoch: int, batch: int) -> None:
     """Train in this process and send it a signal in the middle of a step."""
-    step = Classification.training_step
+    step = ClassificationLearner.training_step
 
-    def signalled(self: Classification, maps: Any, batch_idx: int) -> Any:
+    def signalled(self: ClassificationLearner, maps: Any, batch_idx: int) -> Any:
         if (self.current_epoch, batch_idx) == (epoch, batch):
             signal.raise_signal(what)
         return step(self, maps, batch_idx)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Classification, "training_step", signalled)
+        patch.setattr(ClassificationLearner, "training_step", signalled)
         fit(recipe, out)
 
 
@@ -172,9 +137,9 @@ def test_the_end_in_the_middle_of_validation(
     what: str, data: Path, whole: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While the weights and their average have changed places no state may be saved."""
-    validation_step = Classification.validation_step
+    validation_step = ClassificationLearner.validation_step
 
-    def end(self: Classification, batch: Any, batch_idx: int) -> None:
+    def end(self: ClassificationLearner, batch: Any, batch_idx: int) -> None:
         if (self.current_epoch, batch_idx) == (2, 1):
             if what == "SIGTERM":
                 signal.raise_signal(signal.SIGTERM)
@@ -183,7 +148,7 @@ def test_the_end_in_the_middle_of_validation(
         validation_step(self, batch, batch_idx)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Classification, "validation_step", end)
+        patch.setattr(ClassificationLearner, "validation_step", end)
         with pytest.raises((Stopped, KeyboardInterrupt, OSError)):
             fit(random_recipe(data), tmp_path / "run")
     state = find_state(tmp_path / "run", random_recipe(data).settings())
@@ -198,7 +163,7 @@ def test_the_command_exits_with_75(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     random_recipe(data).save(tmp_path / "r.yaml")
-    monkeypatch.setattr(Classification, "on_train_start", lambda self: signal.raise_signal(signal.SIGTERM))
+    monkeypatch.setattr(ClassificationLearner, "on_train_start", lambda self: signal.raise_signal(signal.SIGTERM))
     assert main(["train", str(tmp_path / "r.yaml"), "--out", str(tmp_path / "run")]) == 75
     assert "stopped by SIGTERM after step 1" in capsys.readouterr().err
 
@@ -307,12 +272,12 @@ def test_resume_takes_the_last_run(
 
 
 def test_a_loss_that_is_no_number_stops_the_run(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    forward = Classification.forward
+    forward = ClassificationLearner.forward
 
-    def broken(self: Classification, maps: torch.Tensor) -> torch.Tensor:
+    def broken(self: ClassificationLearner, maps: torch.Tensor) -> torch.Tensor:
         return forward(self, maps) * (torch.inf if self.training and self.global_step == 4 else 1)
 
-    monkeypatch.setattr(Classification, "forward", broken)
+    monkeypatch.setattr(ClassificationLearner, "forward", broken)
     with pytest.raises(UserError, match=r"the loss is (nan|inf) at step 4 .*nonfinite.json names the batch"):
         fit(random_recipe(data), tmp_path / "run")
     report = json.loads((tmp_path / "run" / "nonfinite.json").read_text())
@@ -327,7 +292,7 @@ def test_too_many_unreadable_samples_stop_the_run(tmp_path: Path) -> None:
     data = write_tree(tmp_path / "data", count=8)
     for i in range(4):
         (data / "blue" / f"0{i}.png").write_bytes(b"broken")
-    recipe = tiny_recipe(data, epochs=2)
+    recipe = image_recipe(data, epochs=2)
     recipe.data.max_unreadable = 2
     with pytest.raises(UserError, match=r"more than data.max_unreadable = 2 samples are unreadable; the last: .*png"):
         fit(recipe, tmp_path / "run")
@@ -340,15 +305,15 @@ def test_a_full_disk_keeps_the_last_good_state(
     import resource
 
     recipe, out = random_recipe(data), tmp_path / "run"
-    limits, step = resource.getrlimit(resource.RLIMIT_FSIZE), Classification.training_step
+    limits, step = resource.getrlimit(resource.RLIMIT_FSIZE), ClassificationLearner.training_step
 
-    def no_room_from_step_5(self: Classification, batch: Any, batch_idx: int) -> Any:
+    def no_room_from_step_5(self: ClassificationLearner, batch: Any, batch_idx: int) -> Any:
         if self.global_step == 5:
             resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
         return step(self, batch, batch_idx)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Classification, "training_step", no_room_from_step_5)
+        patch.setattr(ClassificationLearner, "training_step", no_room_from_step_5)
         try:
             with pytest.raises(UserError, match=r"run cannot be written: .*; the last good state is kept, make room"):
                 fit(recipe, out)

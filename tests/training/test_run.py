@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 
 import unireplknet
-from tests.runs import COLOURS, tiny_recipe, write_tree
+from tests.runs import COLORS, image_recipe, write_tree
 from unireplknet.errors import UserError
-from unireplknet.training.evaluate import score
+from unireplknet.tasks.classify.learn import ClassificationLearner
+from unireplknet.tasks.classify.score import score
 from unireplknet.training.loader import build_loader
 from unireplknet.training.recipe import Recipe
 from unireplknet.training.run import Run, fit, new_folder
-from unireplknet.training.task import Classification
 
 
 def rows(run: Run) -> list[dict[str, str]]:
@@ -29,14 +29,14 @@ def test_the_folder_explains_itself(trained: Run) -> None:
     made = {"config.yaml", "classes.txt", "metrics.csv", "curves.png", "tensorboard", "results.json", "README.md"}
     made |= {"best.ckpt", "last.ckpt", "previous.ckpt", "model.safetensors"}
     assert made <= names
-    assert trained.classes == tuple(COLOURS)
+    assert trained.classes == tuple(COLORS)
     readme = (trained.path / "README.md").read_text()
     assert all(name in readme for name in made - {"README.md"})
 
 
 def test_config_is_the_recipe(trained: Run) -> None:
     data = Path(trained.recipe.data.path)
-    assert trained.recipe == tiny_recipe(data, epochs=6)
+    assert trained.recipe == image_recipe(data, epochs=6)
 
 
 def test_best_epoch_is_the_one_with_the_lowest_val_loss(trained: Run) -> None:
@@ -75,7 +75,7 @@ def test_last_checkpoint_differs_from_the_average(trained: Run) -> None:
 
 def test_validation_does_not_round_the_weights(tmp_path: Path) -> None:
     """The weights lie in the average's place meanwhile, which has to have room for their digits."""
-    recipe = tiny_recipe(write_tree(tmp_path / "data", count=8), epochs=1)
+    recipe = image_recipe(write_tree(tmp_path / "data", count=8), epochs=1)
     recipe.trainer.precision = "64-true"
     fit(recipe, tmp_path / "run")
     state = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)
@@ -88,7 +88,7 @@ def test_validation_does_not_round_the_weights(tmp_path: Path) -> None:
 def test_the_unreadable_file_is_named_once_and_training_goes_on(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    recipe = tiny_recipe(write_tree(tmp_path / "data", count=8), epochs=4)
+    recipe = image_recipe(write_tree(tmp_path / "data", count=8), epochs=4)
     recipe.data.split_seed = next(s for s in range(99) if broken_is_in_train(recipe, s))
     with caplog.at_level(logging.WARNING, "unireplknet"):
         run = fit(recipe, tmp_path / "run")
@@ -105,7 +105,7 @@ def broken_is_in_train(recipe: Recipe, seed: int) -> bool:
 
 
 def test_same_seed_same_weights_and_another_seed_others(tmp_path: Path) -> None:
-    recipe = tiny_recipe(write_tree(tmp_path / "data", count=8), epochs=1)
+    recipe = image_recipe(write_tree(tmp_path / "data", count=8), epochs=1)
 
     def weights(name: str, seed: int) -> list[torch.Tensor]:
         recipe.trainer.seed = seed
@@ -125,13 +125,13 @@ def test_a_run_is_never_overwritten(trained: Run) -> None:
 
 def test_runs_are_numbered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    recipe = tiny_recipe(tmp_path)
+    recipe = image_recipe(tmp_path)
     paths = [new_folder(recipe.name) for _ in range(3)]
     assert [p.as_posix() for p in paths] == ["runs/tiny-1", "runs/tiny-2", "runs/tiny-3"]
 
 
 def test_a_mistake_leaves_no_folder_behind(tmp_path: Path) -> None:
-    recipe = tiny_recipe(write_tree(tmp_path / "data", count=8))
+    recipe = image_recipe(write_tree(tmp_path / "data", count=8))
     wrong_model = replace(recipe, model=replace(recipe.model, num_classes=7))
     with pytest.raises(UserError, match=r"model.num_classes is 7, the data have 3 classes"):
         fit(wrong_model, tmp_path / "run")
@@ -147,15 +147,15 @@ def on_linux() -> bool:
 
 
 def test_stopping_keeps_the_last_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe = tiny_recipe(write_tree(tmp_path / "data"), epochs=5)
-    step = Classification.training_step
+    recipe = image_recipe(write_tree(tmp_path / "data"), epochs=5)
+    step = ClassificationLearner.training_step
 
-    def stop_in_the_third_epoch(self: Classification, batch: object, batch_idx: int) -> object:
+    def stop_in_the_third_epoch(self: ClassificationLearner, batch: object, batch_idx: int) -> object:
         if self.current_epoch == 2 and batch_idx == 1:
             signal.raise_signal(signal.SIGINT)
         return step(self, batch, batch_idx)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Classification, "training_step", stop_in_the_third_epoch)
+    monkeypatch.setattr(ClassificationLearner, "training_step", stop_in_the_third_epoch)
     handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt, match=r"last\.ckpt"):
         fit(recipe, tmp_path / "run")
@@ -198,7 +198,7 @@ def test_a_checkpoint_with_code_is_refused(tmp_path: Path, trained: Run, capsys:
 
 def test_changed_data_are_noticed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     data = write_tree(tmp_path / "data", count=8)
-    run = fit(tiny_recipe(data, epochs=1), tmp_path / "run")
+    run = fit(image_recipe(data, epochs=1), tmp_path / "run")
     caplog.clear()
     run.load_data()
     assert not caplog.records
@@ -211,7 +211,7 @@ def test_changed_data_are_noticed(tmp_path: Path, caplog: pytest.LogCaptureFixtu
 
 
 def test_the_last_epoch_is_taken_where_the_val_split_cannot_tell(tmp_path: Path) -> None:
-    recipe = tiny_recipe(write_tree(tmp_path / "data", count=8), epochs=3)
+    recipe = image_recipe(write_tree(tmp_path / "data", count=8), epochs=3)
     recipe.trainer.select = "last"
     recipe.optim.lr = 10.0  # so that no later epoch does better
     run = fit(recipe, tmp_path / "run")

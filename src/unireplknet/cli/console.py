@@ -13,8 +13,13 @@ from unireplknet.errors import UserError
 class Parser(argparse.ArgumentParser):
     """Reports mistakes as every other mistake is reported: by one line."""
 
-    def __init__(self, command: str, description: str) -> None:
-        super().__init__(prog=f"unireplknet {command}", description=description, allow_abbrev=False)
+    def __init__(self, command: str, description: str, conflict_handler: str = "error") -> None:
+        super().__init__(
+            prog=f"unireplknet {command}",
+            description=description,
+            allow_abbrev=False,
+            conflict_handler=conflict_handler,
+        )
 
     def error(self, message: str) -> NoReturn:
         """Raise the mistake instead of leaving the process."""

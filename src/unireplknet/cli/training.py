@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from unireplknet.cli.console import Parser, first_line, say
-from unireplknet.cli.scoring import report
+from unireplknet.cli.scoring import show
 from unireplknet.errors import UserError
 
 
 def train(words: list[str]) -> None:
     """Train a network by a recipe, in a new run folder."""
-    from unireplknet.recipes import RECIPES, find_recipe
+    from unireplknet.recipes import find_recipe
+    from unireplknet.registry import RECIPES
 
-    recipes = "\n".join(f"  {name:10} {first_line(recipe)}" for name, recipe in RECIPES.items())
+    recipes = "\n".join(f"  {name:10} {first_line(recipe)}" for name, recipe in RECIPES.usable())
     parser = Parser("train RECIPE", f"{first_line(train)}\n\nrecipes:\n{recipes}")
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = "RECIPE can also be the config.yaml of a run; RECIPE --help lists what can be set in it"
@@ -56,7 +57,7 @@ def train(words: list[str]) -> None:
     if not is_first():
         return
     say(f"{run.path}: epoch {run.results['best_epoch']} did best on the val split")
-    report(run)
+    show(run.recipe.task.evaluate(run))
 
 
 def _tell_plan(recipe: Any, original: Any, tflops: float | None) -> None:

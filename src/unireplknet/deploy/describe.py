@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 
 from unireplknet._version import __version__
 from unireplknet.errors import UserError
-from unireplknet.modalities import MODALITIES
 from unireplknet.training.recipe import Recipe
 from unireplknet.training.run import Run
 
 LICENCE = "Apache-2.0"
 """That of the network's code; whoever trained weights decides about them."""
+
+FORMAT = "unireplknet 2"
+"""The form of the metadata; in the first one the modality implied the task."""
 
 DIVISION = ("source", "test_fraction", "val_fraction", "split_seed")
 """How the data were divided, which decides what the val split is; where they lay is nobody's business."""
@@ -30,21 +31,20 @@ def describe(run: Run, shape: tuple[int, int, int], precision: str, licence: str
         licence: What the file says about its licence.
     """
     recipe = run.recipe
-    network = asdict(recipe.model) | {"weights": ""}
-    bce = recipe.optim.loss == "bce"
-    activation = {"classification": "sigmoid" if bce else "softmax", "segmentation": "softmax"}.get(recipe.task, "none")
+    values = recipe.values()
     return {
-        "format": "unireplknet 1",
+        "format": FORMAT,
         "version": __version__,
         "recipe": recipe.name,
-        "task": recipe.task,
+        "task": recipe.task.name,
         "modality": recipe.modality,
         "names": _json(run.names),
         "input_shape": _json(shape),
         "precision": precision,
-        "preprocessing": _json(asdict(recipe.input)),  # type: ignore[call-overload]
-        "activation": activation,
-        "network": _json(network),
+        "preprocessing": _json(values["input"]),
+        "activation": recipe.task.activation(recipe),
+        "network": _json(values["model"] | {"weights": ""}),
+        "head": _json(values["head"]),
         "data": _json({name: getattr(recipe.data, name) for name in DIVISION}),
         "license": licence,
     }
@@ -57,18 +57,22 @@ def recipe_of(metadata: Mapping[str, str], path: Path) -> Recipe:
         UserError: The file is not one of ours.
     """
     try:
-        kind, augment = MODALITIES[metadata["modality"]]
-        settings = {
+        values = {
+            "name": metadata["recipe"],
+            "modality": metadata["modality"],
             "input": json.loads(metadata["preprocessing"]),
             "model": json.loads(metadata["network"]),
+            "head": json.loads(metadata.get("head", "{}")),
             "data": json.loads(metadata["data"]),
-            "optim": {"loss": "bce" if metadata["activation"] == "sigmoid" else "cross_entropy"},
-            "trainer": {"select": "loss"},
+            "trainer": {"select": "last"},
         }
-        name = metadata["recipe"]
+        if metadata["activation"] == "sigmoid":
+            values["optim"] = {"loss": "bce"}
+        if metadata["format"] == FORMAT:
+            values["task"] = metadata["task"]
     except (KeyError, json.JSONDecodeError) as error:
         raise UserError(f"{path} was not made by unireplknet export: no {error} in its metadata") from error
-    return Recipe(name, input=kind(), augment=augment()).override(settings)
+    return Recipe.of(values)
 
 
 def names_of(metadata: Mapping[str, str]) -> tuple[str, ...]:

@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unireplknet.data.dataset import Draw
 from unireplknet.deploy.benchmark import take_turns
 from unireplknet.deploy.describe import LICENCE, describe, names_of, recipe_of
 from unireplknet.deploy.graph import FileNetwork
 from unireplknet.deploy.targets import SUFFIXES, export_network, find_target
 from unireplknet.errors import UserError
-from unireplknet.modalities.folder import Draw
+from unireplknet.tasks.base import Measured
 from unireplknet.training.loader import build_loader
 from unireplknet.training.run import Run
 
@@ -26,9 +27,6 @@ CALIBRATION = 300
 
 POINTS, PART = 0.02, 0.05
 """What a file may lose on the val split: as much of an accuracy, and this part of an error in physical units."""
-
-ERROR = "MAE of "
-"""What names of scores begin with of which less is better."""
 
 
 @dataclass
@@ -54,7 +52,7 @@ class Report:
     shape: tuple[int, int, int] = (0, 0, 0)
     size: str = ""
     milliseconds: tuple[float, float] = (math.nan, math.nan)
-    scores: dict[str, tuple[float, float]] = field(default_factory=dict)
+    scores: dict[str, tuple[Measured, Measured]] = field(default_factory=dict)
     problem: str = ""
 
     def lines(self) -> list[str]:
@@ -67,7 +65,7 @@ class Report:
             f" {one:.1f} ms for one, {other:.1f} ms by the run in PyTorch",
         ]
         for name, values in self.scores.items():
-            after, before = (f"{v:.4g}" if name.startswith(ERROR) else f"{v:.2%}" for v in values)
+            after, before = values
             said.append(f"val: {name} {after}, of the run {before}")
         return [*said, f"val: not scored, {self.problem}"] if self.problem else said
 
@@ -93,19 +91,18 @@ def export_run(
         calibration: How many training samples int8 is calibrated by.
 
     Raises:
-        UserError: The run is of a detector; the file disagrees with the network, on random maps or in what it scores on
-            the val split; or a library is not installed.
+        UserError: Networks of the task are not exported; the file disagrees with the network, on random maps or in
+            what it scores on the val split; or a library is not installed.
     """
     target, recipe = find_target(to, precision), run.recipe
-    if recipe.task == "detection":
-        raise UserError(f"{run.path} is for detection; export writes networks that classify, forecast or segment")
+    if not recipe.task.exports:
+        raise UserError(f"{run.path} is for {recipe.task.name}, whose networks are not exported")
     ending = target.suffix if precision == "fp32" else f"-{precision}{target.suffix}"
     report = Report(run.path / f"{target.stem}{ending}" if path is None else path)
     if report.path.resolve() == (run.path / "model.safetensors").resolve():
         raise UserError(f"{report.path} holds the weights of the run as it was trained; choose another --out")
     model = run.load_model()
-    forecasts = recipe.task == "forecasting"
-    report.shape = model.window_shape if forecasts else recipe.input.shape
+    report.shape = recipe.task.map_shape(recipe, model)
     try:
         splits = run.load_data(data).splits
     except UserError as error:
@@ -121,9 +118,8 @@ def export_run(
 
     maps = _some_maps(run, splits["train"], calibration) if precision == "int8" else ()
     said = describe(run, report.shape, precision, licence)
-    # Windows of a forecaster always have the same stations and length.
     report.error = export_network(
-        model, report.path, report.shape, to, precision, not forecasts, said, maps, judge=judge
+        model, report.path, report.shape, to, precision, recipe.task.free_size, said, maps, judge=judge
     )
     report.megabytes = sum(file.stat().st_size for file in target.files(report.path)) / 1e6
     return report
@@ -137,36 +133,17 @@ def _some_maps(run: Run, split: Any, count: int) -> list[Tensor]:
     return [sample.map[None] for sample in samples if sample.map is not None]
 
 
-def val_scores(run: Run, model: Any, split: Any) -> dict[str, float]:
-    """What a network comes to on a split of a run's data, by the name of the score."""
-    if run.recipe.task == "forecasting":
-        from unireplknet.training.forecast import errors_of
-
-        errors = errors_of(model, run, split).mae.tolist()
-        return {f"{ERROR}{split.grid.variables[i]}": e for i, e in zip(split.targets, errors, strict=True)}
-    if run.recipe.task == "segmentation":
-        from unireplknet.training.segment import Look, whole_images
-        from unireplknet.training.segment import score as score_masks
-
-        images, look = whole_images(run.recipe, split), Look.of(run.recipe)
-        return {"mean IoU": score_masks(model, images, len(run.classes), look).summary(run.classes)["miou"]}
-    from unireplknet.training.evaluate import score
-
-    loader = build_loader(run.recipe, split, views=True)
-    summary = score(model, loader, run.recipe.optim.loss).summary(run.classes)
-    return {"mean average precision": summary["map"]} if "map" in summary else {"top-1": summary["top1"]}
-
-
-def _compare(run: Run, network: FileNetwork, model: Any, split: Any) -> dict[str, tuple[float, float]]:
+def _compare(run: Run, network: FileNetwork, model: Any, split: Any) -> dict[str, tuple[Measured, Measured]]:
     """The scores of a file and of its run.
 
     Raises:
         UserError: The file has lost more than it may.
     """
-    found, wanted = val_scores(run, network, split), val_scores(run, model, split)
-    for name, before in wanted.items():
-        after = found[name]
-        kept = after <= before * (1 + PART) if name.startswith(ERROR) else after >= before - POINTS
+    task = run.recipe.task
+    found, wanted = task.measure(network, run, split), task.measure(model, run, split)
+    for name, (before, higher_is_better) in wanted.items():
+        after = found[name].value
+        kept = after >= before - POINTS if higher_is_better else after <= before * (1 + PART)
         if not kept and not math.isnan(before):
             raise UserError(
                 f"the exported file has {name} {after:.4g} on the val split, the run {before:.4g}: more than is"
@@ -212,12 +189,12 @@ class Exported(Run):
         """The file's network."""
         return SUFFIXES[self.file.suffix](self.file)
 
-    @property
+    @cached_property
     def recipe(self) -> Any:
         """How samples become maps; what concerns training is not in the file."""
         return recipe_of(self.network.metadata, self.file)
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """Names in the order of the outputs: classes, or stations."""
         return names_of(self.network.metadata)

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from unireplknet.errors import UserError
 from unireplknet.models.backbone import UniRepLKNet
-from unireplknet.models.forecaster import Forecaster
 
 INPUT, OUTPUT = "maps", "outputs"
 
@@ -121,8 +120,9 @@ class _InHalf(nn.Module):
 
 
 def _computing_in(model: nn.Module, dtype: torch.dtype) -> nn.Module:
-    if isinstance(model, Forecaster):  # physical numbers, such as pressures, are beyond half precision
-        model.backbone = _InHalf(model.backbone, dtype)  # type: ignore[assignment]
+    part = getattr(model, "half_precision_part", "")
+    if part:
+        model.set_submodule(part, _InHalf(model.get_submodule(part), dtype))
         return model
     return _InHalf(model, dtype)
 

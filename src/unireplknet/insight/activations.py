@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from unireplknet.errors import UserError
 from unireplknet.insight.figure import new_figure
 from unireplknet.insight.seen import draw_panel
-from unireplknet.modalities.picture import Panel
+from unireplknet.modalities.panels import Panel
 
 
 @torch.no_grad()

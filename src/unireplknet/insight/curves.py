@@ -3,31 +3,21 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
 
 from unireplknet.insight.figure import new_figure
-
-SCORES: dict[str, tuple[str, Callable[[float], float], tuple[float | None, float | None]]] = {
-    "val/accuracy": ("val: wrong answers, %", lambda value: 100 * (1 - value), (0, None)),
-    "val/map": ("val: mean average precision, %", lambda value: 100 * value, (None, 100)),
-    "val/miou": ("val: mean IoU, %", lambda value: 100 * value, (None, 100)),
-    "val/box_ap": ("val: box AP, %", lambda value: 100 * value, (None, 100)),
-    "val/mae": ("val: mean absolute error, relative", lambda value: value, (0, None)),
-}
-"""By column: what the score is called, how it is drawn, and the limits of its axis."""
+from unireplknet.tasks.base import Score
 
 
-def draw_curves(metrics: Path, picture: Path | BinaryIO) -> None:
+def draw_curves(metrics: Path, picture: Path | BinaryIO, scores: Mapping[str, Score]) -> None:
     """Draw losses, score and learning rate over the epochs; weights and their average, where both are scored.
-
-    The score is the rate of errors; where a sample may have several classes, mean average precision; of masks, mean
-    intersection over union; of boxes, their average precision; of forecasts, the mean absolute error.
 
     Args:
         metrics: The metrics.csv of a run.
         picture: The PNG file to write.
+        scores: What is computed on the val split; the first one with a title that was computed is drawn.
     """
     with metrics.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -41,16 +31,17 @@ def draw_curves(metrics: Path, picture: Path | BinaryIO) -> None:
     loss.plot(epochs, column("train/loss"), label="train (augmented, smoothed labels)", color="tab:orange")
     loss.plot(epochs, column("val/loss"), label="val", color="tab:blue")
     loss.set(title="loss", yscale="log")
-    name = next((name for name in SCORES if any(row.get(name) for row in rows)), "val/accuracy")
-    title, scale, limits = SCORES[name]
-    score.plot(epochs, [scale(value) for value in column(name)], label="average of weights", color="tab:blue")
+    titled = [name for name, shown in scores.items() if shown.title] or list(scores)
+    key = next((name for name in titled if any(row.get(f"val/{name}") for row in rows)), titled[0])
+    name, shown = f"val/{key}", scores[key]
+    score.plot(epochs, [shown.plotted(value) for value in column(name)], label="average of weights", color="tab:blue")
     if rows and "val/loss_raw" in rows[0]:
         loss.plot(epochs, column("val/loss_raw"), label="val, not averaged", color="tab:blue", alpha=0.4)
-        raw = [scale(value) for value in column(f"{name}_raw")]
+        raw = [shown.plotted(value) for value in column(f"{name}_raw")]
         score.plot(epochs, raw, label="not averaged", color="tab:blue", alpha=0.4)
         score.legend(fontsize="small")
     loss.legend(fontsize="small")
-    score.set(title=title, ylim=limits)
+    score.set(title=shown.title or name, ylim=shown.limits)
     rate.plot(epochs, column("lr"), color="tab:green")
     rate.set(title="learning rate", ylim=(0, None))
     for axes in (loss, score, rate):

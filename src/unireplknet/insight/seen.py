@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from unireplknet.insight.figure import new_figure
-from unireplknet.modalities.picture import Panel
+from unireplknet.modalities.panels import Panel
 
 COLUMNS = 4
 

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unireplknet.errors import UserError, missing_extra
-from unireplknet.modalities.folder import Labelled, Split, find_files
-from unireplknet.modalities.picture import Panel
+from unireplknet.modalities.panels import Panel
+from unireplknet.registry import Modality
 
 EPSILON = torch.finfo(torch.float32).eps
 """Kaldi's smallest energy of a band."""
@@ -389,44 +389,4 @@ def _mask(sample: Tensor, axis: int, widest: int, blank: float) -> Tensor:
     return sample.masked_fill(hidden[:, None] if axis == 1 else hidden, blank)
 
 
-def load_speech_commands(path: str | Path, inputs: AudioInput) -> Labelled:
-    """Speech Commands in its own layout: ``PATH/WORD/*.wav``, validation_list.txt and testing_list.txt.
-
-    What neither list names is for training, as the data set's authors say; folders whose name begins with an
-    underscore, such as ``_background_noise_``, are no words.
-
-    Args:
-        path: The folder that the archive unpacks to.
-        inputs: Says which files are sounds.
-
-    Returns:
-        The words in sorted order and the splits train, val and test.
-
-    Raises:
-        UserError: A list is missing, or names a file that is.
-    """
-    root = Path(path)
-    named = {"val": _read_list(root / "validation_list.txt"), "test": _read_list(root / "testing_list.txt")}
-    classes = tuple(sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith(("_", "."))))
-    files = {f"{name}/{p.name}": p for name in classes for p in find_files(root / name, inputs.extensions)}
-    for split, names in named.items():
-        if lost := next((name for name in names if name not in files), None):
-            raise UserError(f"{root / lost} is missing, which the list for {split} names")
-    named["train"] = sorted(files.keys() - {*named["val"], *named["test"]})
-    labels = {name: i for i, name in enumerate(classes)}
-    return Labelled(
-        classes,
-        {
-            split: Split(
-                [files[name] for name in named[split]],
-                np.asarray([labels[name.partition("/")[0]] for name in named[split]], dtype=np.int64),
-            )
-            for split in ("train", "val", "test")
-        },
-    )
-
-
-def _read_list(path: Path) -> list[str]:
-    if not path.is_file():
-        raise UserError(f"{path} is missing; Speech Commands says there which files are not for training")
-    return sorted(path.read_text(encoding="utf-8").split())
+MODALITY = Modality(AudioInput, AudioAugment)

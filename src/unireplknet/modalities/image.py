@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
-import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 
+from unireplknet.data.io import MODES, convert
 from unireplknet.errors import UserError
-from unireplknet.modalities.folder import Labelled, Split
-from unireplknet.modalities.picture import Panel
-
-MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+from unireplknet.modalities.color import ColorInput
+from unireplknet.registry import Modality
 
 
 @dataclass
-class ImageInput:
+class ImageInput(ColorInput):
     """How an image becomes a map.
 
     Args:
@@ -44,27 +41,10 @@ class ImageInput:
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
 
-    extensions: ClassVar[tuple[str, ...]] = (
-        ".bmp",
-        ".gif",
-        ".jp2",
-        ".jpeg",
-        ".jpg",
-        ".pgm",
-        ".png",
-        ".ppm",
-        ".tif",
-        ".tiff",
-        ".webp",
-    )
-
     def __post_init__(self) -> None:
         if self.channels not in MODES:
             raise UserError(f"input.channels is {self.channels}; images have 1, 3 or 4")
-        for name in ("mean", "std"):
-            if len(getattr(self, name)) != self.channels:
-                count = len(getattr(self, name))
-                raise UserError(f"input.{name} has {count} numbers, input.channels is {self.channels}")
+        super().__post_init__()
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -89,21 +69,6 @@ class ImageInput:
         """
         return self._pipeline(image)
 
-    def panels(self, sample: Tensor) -> list[Panel]:
-        """The map as a picture again."""
-        shape = (-1, 1, 1)
-        pixels = sample * torch.tensor(self.std).view(shape) + torch.tensor(self.mean).view(shape)
-        pixels = pixels.clamp(0, 1)
-        return [Panel((pixels[0] if self.channels == 1 else pixels[:3].permute(1, 2, 0)).numpy())]
-
-    def heat(self, weights: Tensor) -> list[np.ndarray]:
-        """Weights of the map's numbers on the picture: the sum over the channels."""
-        return [weights.sum(0).numpy()]
-
-    def finish(self) -> list[v2.Transform]:
-        """The last steps of every pipeline: pixels to normalised numbers."""
-        return [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(self.mean, self.std)]
-
     @property
     def resampling(self) -> InterpolationMode:
         """The interpolation as torchvision names it."""
@@ -116,31 +81,6 @@ class ImageInput:
         else:
             steps = [v2.Resize(round(self.size / self.crop), self.resampling), v2.CenterCrop(self.size)]
         return v2.Compose([*steps, *self.finish()])
-
-
-def convert(image: Image.Image, mode: str) -> Image.Image:
-    """Bring an image of any kind to 8-bit grey, RGB or RGBA.
-
-    16-bit grey is scaled to 8 bits (Pillow alone would clip it); transparency is laid over white unless it is wanted.
-
-    Args:
-        image: An opened image.
-        mode: "L", "RGB" or "RGBA".
-
-    Returns:
-        An image of that mode.
-
-    Raises:
-        UserError: The pixels are 32-bit numbers, whose range a file does not tell.
-    """
-    if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image, dtype=np.float64) / 257).round().astype(np.uint8))
-    elif image.mode in ("I", "F"):
-        raise UserError("32-bit pixels have no known range; save the image with 8 or 16 bits")
-    if mode != "RGBA" and image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert(mode)
 
 
 @dataclass
@@ -235,51 +175,4 @@ def _posterize(image: Image.Image, bits: int, **_: Any) -> Image.Image:
     return ImageOps.posterize(image, bits) if bits > 0 else Image.new(image.mode, image.size)
 
 
-def load_digits() -> Labelled:
-    """The 1,797 handwritten digits of scikit-learn, 8 x 8 pixels, without a split of their own."""
-    from sklearn import datasets
-
-    digits = datasets.load_digits()
-    images = np.round(digits.images * (255 / 16)).astype(np.uint8)
-    names = tuple(str(name) for name in digits.target_names)
-    return Labelled(names, {"all": Split(list(images), digits.target.astype(np.int64))})
-
-
-def load_mnist(path: str | Path) -> Labelled:
-    """MNIST, or a data set in its format: four idx-ubyte files in one folder, plain or gzipped.
-
-    Args:
-        path: The folder of ``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte`` and the two ``t10k-`` files.
-
-    Returns:
-        The classes and the train and test splits.
-
-    Raises:
-        UserError: A file is missing or is not what its header says.
-    """
-    folder = Path(path)
-    splits = {}
-    for name, prefix in (("train", "train"), ("test", "t10k")):
-        images, labels = _read_idx(folder, f"{prefix}-images", 3), _read_idx(folder, f"{prefix}-labels", 1)
-        if len(images) != len(labels):
-            raise UserError(f"{folder}: {prefix} has {len(images)} images and {len(labels)} labels")
-        splits[name] = Split(list(images), labels.astype(np.int64))
-    names = tuple(str(i) for i in range(int(splits["train"].labels.max()) + 1))
-    return Labelled(names, splits)
-
-
-def _read_idx(folder: Path, stem: str, ndim: int) -> np.ndarray:
-    candidates = [folder / f"{stem}{dot}idx{ndim}-ubyte{gz}" for dot in "-." for gz in ("", ".gz")]
-    file = next((p for p in candidates if p.is_file()), None)
-    if file is None:
-        raise UserError(f"{candidates[0]} is missing (nor is there a .gz)")
-    try:
-        raw = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
-    except (OSError, EOFError) as error:
-        raise UserError(f"{file} cannot be read: {error}") from error
-    if raw[:4] != bytes([0, 0, 8, ndim]) or len(raw) < 4 + 4 * ndim:
-        raise UserError(f"{file} is not an idx file of bytes in {ndim} dimensions")
-    shape = np.frombuffer(raw, ">u4", ndim, offset=4).astype(int)
-    if len(raw) != 4 + 4 * ndim + shape.prod():
-        raise UserError(f"{file} is cut off: {len(raw)} bytes for the shape {tuple(map(int, shape))}")
-    return np.frombuffer(raw, np.uint8, offset=4 + 4 * ndim).reshape(shape)
+MODALITY = Modality(ImageInput, ImageAugment)

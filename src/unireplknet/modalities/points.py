@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,19 +21,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from unireplknet.data.hdf5 import read_array
 from unireplknet.errors import UserError, missing_extra
-from unireplknet.modalities.folder import Labelled, Split, find_files
-from unireplknet.modalities.picture import Panel
+from unireplknet.modalities.panels import Panel
+from unireplknet.registry import Modality
 
 MESHES = (".obj", ".off", ".ply", ".stl")
 TABLES = (".txt", ".xyz")
 H5 = ".h5"
 
-SCANOBJECTNN = (
-    *("bag", "bin", "box", "cabinet", "chair", "desk", "display", "door"),
-    *("shelf", "table", "bed", "pillow", "sink", "sofa", "toilet"),
-)
-"""Class names in the order of the labels."""
 
 UP_LAST = {"x": (1, 2, 0), "y": (2, 0, 1), "z": (0, 1, 2)}
 """Axes in the order in which the one that points up comes last, without mirroring."""
@@ -295,7 +291,7 @@ def read_points(path: Path, surface: int) -> np.ndarray:
     """
     suffix = path.suffix.lower()
     if path.parent.suffix == H5:
-        return _open_h5(path.parent, "data", int(path.name))
+        return read_array(path.parent, "data", int(path.name))
     if suffix in MESHES:
         return cloud_of(load_mesh(path, suffix[1:]), surface, name_seed(path.name))
     if suffix == ".pcd":
@@ -394,90 +390,4 @@ def read_pcd(content: bytes) -> np.ndarray:
         raise UserError(f"it is not a whole PCD file: {error}") from error
 
 
-def load_modelnet(path: str | Path, extensions: Sequence[str]) -> Labelled:
-    """ModelNet10 and ModelNet40, as meshes or resampled.
-
-    Args:
-        path: The folder of ``CLASS/train/*.off`` and ``CLASS/test/*.off``, or that of the resampled form:
-            ``CLASS/SHAPE.txt``, with ``*_train.txt`` and ``*_test.txt`` listing shapes such as ``night_stand_0001``.
-        extensions: Endings of the mesh files, lower case, with the dot.
-
-    Returns:
-        The classes and the train and test splits.
-
-    Raises:
-        UserError: It is neither.
-    """
-    root = Path(path)
-    lists = {name: sorted(root.glob(f"modelnet*_{name}.txt")) for name in ("train", "test")}
-    if all(lists.values()):
-        # The lists of ModelNet10 lie beside those of ModelNet40, which it is a part of.
-        files = {name: [_resampled(root, s) for s in _lines(found[-1])] for name, found in lists.items()}
-    else:
-        files = {name: [f for f in find_files(root, extensions) if f.parent.name == name] for name in lists}
-        files = {name: [f for f in found if len(f.relative_to(root).parts) == 3] for name, found in files.items()}
-    if not all(files.values()):
-        raise UserError(f"{root} is not ModelNet: expected {root}/CLASS/train/*.off, or modelnet40_train.txt and such")
-    return _by_class(root, files)
-
-
-def load_scanobjectnn(path: str | Path) -> Labelled:
-    """ScanObjectNN: HDF5 files of 2,048 points a scan.
-
-    Args:
-        path: ``training_objectdataset*.h5``, beside which the test file lies under the same name but for ``test``; or
-            their folder, for the files without anything after ``objectdataset``.
-
-    Returns:
-        The classes and the train and test splits; an item is ``FILE.h5/INDEX``.
-
-    Raises:
-        UserError: The files are missing or are not what they should be.
-    """
-    file = Path(path)
-    if file.suffix != H5:
-        file = file / "training_objectdataset.h5"
-    splits = {}
-    for name, source in {"train": file, "test": file.with_name(file.name.replace("training", "test", 1))}.items():
-        if not source.is_file():
-            raise UserError(f"{source} is missing; expected training_objectdataset.h5 and test_objectdataset.h5")
-        labels = _open_h5(source, "label").astype(np.int64).reshape(-1)
-        if not len(labels) or not 0 <= labels.min() <= labels.max() < len(SCANOBJECTNN):
-            raise UserError(f"{source} has other labels than 0 to {len(SCANOBJECTNN) - 1}")
-        splits[name] = Split([source / str(i) for i in range(len(labels))], labels)
-    return Labelled(SCANOBJECTNN, splits)
-
-
-def _resampled(root: Path, shape: str) -> Path:
-    return root / shape.rpartition("_")[0] / f"{shape}.txt"
-
-
-def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8").split()
-
-
-def _by_class(root: Path, files: Mapping[str, Sequence[Path]]) -> Labelled:
-    """Splits of files that lie below ``root/CLASS``."""
-    names = {split: [file.relative_to(root).parts[0] for file in found] for split, found in files.items()}
-    classes = sorted(set(names["train"]))
-    if unknown := set(names["test"]) - set(classes):
-        raise UserError(f"{root} has test files of {min(unknown)!r} and none to train with")
-    return Labelled(
-        tuple(classes),
-        {
-            split: Split(found, np.array([classes.index(name) for name in names[split]], dtype=np.int64))
-            for split, found in files.items()
-        },
-    )
-
-
-def _open_h5(path: Path, key: str, index: Any = ()) -> np.ndarray:
-    try:
-        import h5py
-    except ImportError as error:
-        raise missing_extra("h5py", "points") from error
-    try:
-        with h5py.File(path) as file:
-            return np.asarray(file[key][index])
-    except (OSError, KeyError) as error:
-        raise UserError(f"{path} has no readable {key!r}: {error}") from error
+MODALITY = Modality(PointsInput, PointsAugment)

@@ -5,27 +5,13 @@ The docstring of each says the command, the hardware and time it wants, the scor
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from unireplknet.errors import UserError, nearest
-from unireplknet.recipes import audio, detect, imagenet, points, segment, series, video
-from unireplknet.recipes.small import MNIST, digits, emoji, folder, mnist
-from unireplknet.training.plan import Samples
+from unireplknet.registry import RECIPES, SAMPLES
 from unireplknet.training.recipe import Recipe
 
 __all__ = ["RECIPES", "SAMPLES", "find_recipe"]
-
-RECIPES: dict[str, Callable[[], Recipe]] = {
-    recipe.__name__: recipe
-    for recipe in (
-        *(digits, mnist, emoji, folder),
-        *(*audio.ALL, *detect.ALL, *imagenet.ALL, *points.ALL, *segment.ALL, *series.ALL, *video.ALL),
-    )
-}
-
-SAMPLES: dict[str, Samples] = {"mnist": MNIST, **imagenet.SAMPLES, **segment.SAMPLES, **detect.SAMPLES}
-"""Published sizes of the data of recipes, by which a training can be planned without them."""
 
 
 def find_recipe(name: str) -> Recipe:

@@ -19,11 +19,13 @@ run by this project, and hours are not estimated. They start from the authors' w
 
 from __future__ import annotations
 
-from unireplknet.modalities.detect import DetectAugment, DetectInput
 from unireplknet.recipes.imagenet import RELEASED
-from unireplknet.recipes.segment import SCENE_NETWORK
+from unireplknet.tasks.detect.inputs import DetectAugment, DetectInput
+from unireplknet.tasks.detect.task import DetectHead
 from unireplknet.training.plan import Samples
 from unireplknet.training.recipe import Data, Model, Optim, Recipe, Trainer
+
+COCO = Samples(80, {"train": 118_287, "val": 5_000})
 
 
 def coco_t() -> Recipe:
@@ -103,44 +105,20 @@ def boxes() -> Recipe:
     """
     return Recipe(
         "boxes",
-        model=Model("unireplknet_a", drop_path=0.1, decoder_width=128, anchors=(16, 32, 64, 128, 256), head_width=512),
+        model=Model("unireplknet_a", drop_path=0.1),
+        head=DetectHead(width=128, anchors=(16, 32, 64, 128, 256), head_width=512),
         data=Data("coco", workers=2, max_unreadable=0),
         input=DetectInput(short=400, long=667),
         augment=DetectAugment(scale=(0.6, 1.0), crop=0.5, flip=0.5, distort=True),
-        optim=Optim(epochs=100, batch_size=8, lr=5e-4, label_smoothing=0.0, clip_grad=10.0, ema=0.998),
+        optim=Optim(epochs=100, batch_size=8, lr=5e-4, clip_grad=10.0, ema=0.998),
         trainer=Trainer(select="box_ap"),
     )
 
 
-def scene_boxes() -> Recipe:
-    """Boxes of emoji of eight categories on photographs, by a small network under Faster R-CNN.
-
-    It starts from the backbone that has learnt their masks, by the recipe scenes, as it learns slowly from scratch.
-
-    Command: unireplknet train scene_boxes --data data/scenes --model.weights runs/scenes-1
-    Hardware: a CPU; two cores are enough.
-    Time: about nine minutes on one core.
-    Score: 11.3% box AP (10.2 to 11.9), three seeds; a ConvNeXt of as many parameters
-        7.4% (7.2 to 7.5). Run: benchmarks/results/scene_runs.json.
-    """
-    recipe = boxes()
-    recipe.name = "scene_boxes"
-    recipe.model = Model(**SCENE_NETWORK, anchors=(8, 16, 32, 64), head_width=256, proposals=100, rois=32)
-    recipe.input = DetectInput(short=96, long=128)
-    # No larger than they are: batches are filled up to a multiple of 32 pixels.
-    recipe.augment = DetectAugment(scale=(0.75, 1.0), flip=0.5)
-    recipe.optim = Optim(
-        epochs=6, batch_size=8, lr=1.5e-3, warmup_epochs=0.5, label_smoothing=0.0, clip_grad=10.0, ema=0.99
-    )
-    return recipe
-
-
 ALL = (
     *(coco_t, coco_s, coco_s_in22k, coco_b_in22k, coco_l_in22k, coco_xl_in22k),
-    *(boxes, scene_boxes),
+    boxes,
 )
-
-SAMPLES = {r.__name__: Samples(80, {"train": 118_287, "val": 5_000}) for r in ALL if r.__name__.startswith("coco")}
 
 
 def _coco(name: str, variant: str, weights: str, drop_path: float, layer_decay: float, ema: float = 0.0) -> Recipe:
@@ -150,9 +128,8 @@ def _coco(name: str, variant: str, weights: str, drop_path: float, layer_decay: 
             f"unireplknet_{variant}",
             weights=f"{RELEASED}/unireplknet_{variant}_{weights}.pth",
             drop_path=drop_path,
-            detector="mask_rcnn",
-            box_head="conv",
         ),
+        head=DetectHead("mask_rcnn", box_head="conv"),
         data=Data("coco", workers=4, max_unreadable=0),
         input=DetectInput(short=800, long=1333, masks=True),
         augment=DetectAugment(scale=(0.6, 1.0), crop=0.5, flip=0.5),
@@ -162,7 +139,6 @@ def _coco(name: str, variant: str, weights: str, drop_path: float, layer_decay: 
             lr=1e-4,
             warmup_epochs=500 / 7392,
             milestones=(27, 33),
-            label_smoothing=0.0,
             decay_grn=True,
             # The authors count 12 groups and the heads; the stem comes to the same rate over 27 or 36 blocks.
             layer_decay=layer_decay ** (13 / (28 if variant == "t" else 37)),

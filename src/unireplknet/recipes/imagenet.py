@@ -212,8 +212,6 @@ ALL = (
     ablation,
 )
 
-SAMPLES = {recipe.__name__: IN22K if recipe.__name__.startswith("in22k") else IN1K for recipe in ALL}
-
 
 def _scratch(size: str, mixup: float, cutmix: float, drop_path: float, devices: int = 4) -> Recipe:
     return Recipe(

@@ -1,4 +1,4 @@
-"""Point clouds: furniture on a laptop, and ModelNet40 and ScanObjectNN after the published settings.
+"""Point clouds: ModelNet40 and ScanObjectNN with the published settings.
 
 The papers' description is three depth views as the three channels of one 224 x 224 map, and that is what the published
 recipes take. Their optimiser settings are those of the authors' script, which has a learnt projection of four views
@@ -15,35 +15,6 @@ from __future__ import annotations
 
 from unireplknet.modalities.points import PointsAugment, PointsInput
 from unireplknet.training.recipe import Data, Model, Optim, Recipe, Trainer
-
-AROUND = ((0.0, 0.0), (90.0, 0.0), (180.0, 0.0), (270.0, 0.0), (0.0, 90.0), (0.0, -90.0))
-"""Front, both sides, back, top and bottom."""
-
-
-def furniture() -> Recipe:
-    """Furniture in ten classes, 307 models, tested on models by other authors.
-
-    Command: unireplknet fetch furniture && unireplknet train furniture --data data/furniture
-    Hardware: a CPU; two cores are enough.
-    Time: about a minute.
-    Score: 77.1% overall accuracy over five repeats of five folds (75.2 to 78.8 from repeat to repeat), mean over the
-        classes 74.7%; a forest on hand-made features on the same folds 75.3%. Run: benchmarks/results/points_runs.json.
-    """
-    return Recipe(
-        "furniture",
-        model=Model(
-            "unireplknet_a",
-            depths=(1, 1, 2, 1),
-            dims=(24, 48, 96, 192),
-            kernel_sizes=((7,), (7,), (7, 7), (3,)),
-            drop_path=0.1,
-        ),
-        data=Data("grouped", val_fraction=0.06, workers=1),
-        input=PointsInput(points=2048, sampling="random", up="y", directions=AROUND, size=64, rotations=3, arc=30),
-        augment=PointsAugment(mirror=0.5, scale=(0.8, 1.25), turn=15, tilt=5, jitter=0.01, translate=0.05),
-        optim=Optim(epochs=60, batch_size=16, lr=4e-3, warmup_epochs=3, ema=0.98),
-        trainer=Trainer(select="last"),
-    )
 
 
 def modelnet40() -> Recipe:
@@ -80,4 +51,4 @@ def _published(name: str, data: Data, inputs: PointsInput) -> Recipe:
     )
 
 
-ALL = (furniture, modelnet40, scanobjectnn)
+ALL = (modelnet40, scanobjectnn)

@@ -17,12 +17,13 @@ weights for ImageNet.
 
 from __future__ import annotations
 
-from typing import Any
-
-from unireplknet.modalities.segment import SegmentAugment, SegmentInput
 from unireplknet.recipes.imagenet import RELEASED
+from unireplknet.tasks.segment.inputs import SegmentAugment, SegmentInput
+from unireplknet.tasks.segment.task import SegmentHead
 from unireplknet.training.plan import Samples
 from unireplknet.training.recipe import Data, Model, Optim, Recipe, Trainer
+
+ADE20K = Samples(150, {"train": 20_210, "val": 2_000})
 
 
 def ade20k_t() -> Recipe:
@@ -115,7 +116,8 @@ def masks() -> Recipe:
     """
     return Recipe(
         "masks",
-        model=Model("unireplknet_a", stem_stride=2, drop_path=0.1, decoder="unet", decoder_width=128),
+        model=Model("unireplknet_a", stem_stride=2, drop_path=0.1),
+        head=SegmentHead("unet", 128),
         data=Data("masks", workers=2, max_unreadable=0),
         input=SegmentInput(size=96, short=96, scales=(0.75, 1.0, 1.25)),
         augment=SegmentAugment(scale=(0.75, 1.5), flip=0.5, distort=True),
@@ -124,40 +126,10 @@ def masks() -> Recipe:
     )
 
 
-SCENE_NETWORK: dict[str, Any] = {
-    "name": "unireplknet_a",
-    "depths": (1, 1, 3, 1),
-    "dims": (32, 64, 128, 256),
-    "kernel_sizes": ((3,), (13,), (13, 13, 13), (3,)),
-    "drop_path": 0.1,
-    "decoder_width": 64,
-}
-"""What masks and boxes of scenes are learnt by: the backbone of one starts the other."""
-
-
-def scenes() -> Recipe:
-    """Emoji of eight categories on photographs, by a small network under UPerNet.
-
-    Command: unireplknet fetch scenes && unireplknet train scenes --data data/scenes
-    Hardware: a CPU; two cores are enough.
-    Time: about fifteen minutes on one core.
-    Score: 27.1% mIoU (27.0 to 27.2), three seeds; a ConvNeXt of as many parameters
-        25.0% (24.7 to 25.1). Run: benchmarks/results/scene_runs.json.
-    """
-    recipe = masks()
-    recipe.name = "scenes"
-    recipe.model = Model(**SCENE_NETWORK, decoder="upernet")
-    recipe.augment = SegmentAugment(scale=(0.8, 1.25), flip=0.5)
-    recipe.optim = Optim(epochs=16, batch_size=16, lr=3e-3, warmup_epochs=1, label_smoothing=0.0, ema=0.99)
-    return recipe
-
-
 ALL = (
     *(ade20k_t, ade20k_s, ade20k_s_in22k, ade20k_s_in22k_640, ade20k_b_in22k, ade20k_l_in22k, ade20k_xl_in22k),
-    *(masks, scenes),
+    *(masks,),
 )
-
-SAMPLES = {r.__name__: Samples(150, {"train": 20_210, "val": 2_000}) for r in ALL if r.__name__.startswith("ade20k")}
 
 
 def _ade20k(name: str, variant: str, weights: str, drop_path: float, layer_decay: float, size: int = 512) -> Recipe:
@@ -167,10 +139,8 @@ def _ade20k(name: str, variant: str, weights: str, drop_path: float, layer_decay
             f"unireplknet_{variant}",
             weights=f"{RELEASED}/unireplknet_{variant}_{weights}.pth",
             drop_path=drop_path,
-            decoder="upernet",
-            decoder_width=512,
-            auxiliary=0.4,
         ),
+        head=SegmentHead("upernet", 512, auxiliary=0.4),
         data=Data("ade20k", workers=4, max_unreadable=0),
         input=SegmentInput(
             size=size,

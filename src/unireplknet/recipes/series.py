@@ -1,4 +1,4 @@
-"""Forecasts of time series: the published trainings, and one that runs on a laptop.
+"""Time series: the published forecasts, and your own series to classify.
 
 The published ones follow the appendix and the authors' scripts for Global Temperature and Global Wind Speed (3,850
 stations of the NCEI, hourly): 350 groups of 11 stations, 48 hours to see, 24 to foretell, D' = 768, so that a map has
@@ -12,49 +12,9 @@ the choice of the epoch here.
 from __future__ import annotations
 
 from unireplknet.modalities.series import SeriesAugment, SeriesInput
+from unireplknet.recipes.network import small_network
+from unireplknet.tasks.forecast.inputs import ForecastInput
 from unireplknet.training.recipe import Data, Model, Optim, Recipe, Trainer
-
-SMALL = ((7,), (7,), (7, 7), (3,))
-
-
-def weather() -> Recipe:
-    """Temperature and wind of the next 24 hours at three airports.
-
-    Command: unireplknet fetch weather && unireplknet train weather --data data/weather
-    Hardware: a CPU; two cores are enough.
-    Time: a minute, and a minute for the baselines.
-    Score: temperature MSE 8.82, MAE 2.11 (°C), wind speed MSE 4.62, MAE 1.65 (m/s) on the last quarter of the year,
-        mean of seeds 0, 1, 2 (benchmarks/results/series_runs.json); ridge 9.07, 2.14, 4.72, 1.67. Run.
-    """
-    return Recipe(
-        "weather",
-        model=Model(
-            "unireplknet_a",
-            depths=(1, 1, 2, 1),
-            dims=(16, 16, 24, 24),
-            kernel_sizes=SMALL,
-            drop_path=0.2,
-            drop=0.5,
-        ),
-        data=Data("series", val_fraction=0.15, test_fraction=0.25),
-        input=SeriesInput(
-            horizon=24,
-            past=48,
-            station="station",
-            variables=("temp", "dewp", "humid", "wind_dir", "wind_speed", "pressure"),
-            targets=("temp", "wind_speed"),
-            units=("°C", "m/s"),
-            angles=("wind_dir",),
-            calendar=("hour",),
-            normalise="none",
-            embed_dim=24,
-            stations_per_map=1,
-            drop=0.5,
-        ),
-        augment=SeriesAugment(),
-        optim=Optim(epochs=5, batch_size=128, lr=1e-3, warmup_epochs=1, ema=0.95),
-        trainer=Trainer(select="loss"),
-    )
 
 
 def series() -> Recipe:
@@ -67,7 +27,7 @@ def series() -> Recipe:
     """
     return Recipe(
         "series",
-        model=Model("unireplknet_a", stem_stride=1, depths=(1, 1, 2, 1), dims=(32, 64, 128, 256), kernel_sizes=SMALL),
+        model=small_network((32, 64, 128, 256), stem_stride=1, drop_path=0.0),
         data=Data("folder"),
         input=SeriesInput(past=256),
         augment=SeriesAugment(noise=0.1, scale=0.1),
@@ -98,7 +58,7 @@ def global_wind() -> Recipe:
     return _published("global_wind", "wind_global_hourly", "m/s")
 
 
-ALL = (weather, series, global_temp, global_wind)
+ALL = (series, global_temp, global_wind)
 
 
 def _published(name: str, variable: str, unit: str) -> Recipe:
@@ -110,7 +70,7 @@ def _published(name: str, variable: str, unit: str) -> Recipe:
             drop_path=0.4,
         ),
         data=Data("series", workers=4),
-        input=SeriesInput(
+        input=ForecastInput(
             horizon=24,
             past=48,
             variables=(variable,),

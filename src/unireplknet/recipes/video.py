@@ -6,40 +6,6 @@ from unireplknet.modalities.video import VideoAugment, VideoInput
 from unireplknet.training.recipe import Data, Model, Optim, Recipe, Trainer
 
 
-def motion() -> Recipe:
-    """Which way a digit moves, 8 directions: the frames alone say nothing, only their order tells.
-
-    Command: unireplknet fetch motion && unireplknet train motion --data data/motion
-    Hardware: a CPU; two cores are enough.
-    Time: a quarter of an hour beside other jobs, on one thread.
-    Score: 99.88% (seeds 0, 1, 2: 100, 99.88, 99.75); with the frames shuffled 12.3%, chance 12.5%
-        (benchmarks/results/video_runs.json). Run.
-    """
-    return Recipe(
-        "motion",
-        model=Model(
-            "unireplknet_a",
-            depths=(1, 1, 2, 1),
-            dims=(32, 64, 96, 128),
-            # A frame is 4 x 4 at stage 1: its kernel sees the neighbouring frames, and how far things went meanwhile.
-            kernel_sizes=((13,), (13,), (13, 13), (3,)),
-        ),
-        data=Data("folder", val_fraction=0.1),
-        input=VideoInput(
-            frames=16,
-            stride=1,
-            size=16,
-            channels=1,
-            fit="squash",
-            mean=(0.25,),
-            std=(0.25,),
-        ),
-        augment=VideoAugment(),
-        optim=Optim(epochs=10, batch_size=32, lr=3e-3, warmup_epochs=2, clip_grad=1.0, ema=0.99),
-        trainer=Trainer(select="loss"),
-    )
-
-
 def k400() -> Recipe:
     """Kinetics-400 as published: UniRepLKNet-S from random weights, 16 frames of 224 as one map of 896 x 896.
 
@@ -75,4 +41,4 @@ def k400() -> Recipe:
     )
 
 
-ALL = (motion, k400)
+ALL = (k400,)

@@ -9,7 +9,7 @@ from pathlib import Path
 from unireplknet._version import __version__
 from unireplknet.cli.console import first_line
 from unireplknet.files import write_text
-from unireplknet.recipes import RECIPES
+from unireplknet.registry import RECIPES
 from unireplknet.report.document import Document
 from unireplknet.report.material import Material
 from unireplknet.report.sections import headline, make_sections
@@ -35,7 +35,7 @@ def write_report(run: Run, out: Path | None = None, split: str = "", data: str =
     """
     out = out or run.path / "report.html"
     recipe = run.recipe
-    about = first_line(RECIPES[recipe.name]) if recipe.name in RECIPES else f"A network for {recipe.task}."
+    about = first_line(RECIPES[recipe.name]) if recipe.name in RECIPES else f"A network for {recipe.task.name}."
     with tempfile.TemporaryDirectory() as folder:
         material = Material(run, split, data, Path(folder))
         made = f"Made {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by unireplknet {__version__} from {run.path.resolve()}."

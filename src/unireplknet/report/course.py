@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import asdict
 from typing import Any
-
-import numpy as np
 
 from unireplknet.errors import UserError
 from unireplknet.insight.curves import draw_curves
-from unireplknet.recipes import RECIPES
+from unireplknet.registry import RECIPES
 from unireplknet.report.document import Details, Facts, Part, Picture, Section, Table, Text
 from unireplknet.report.material import Material
 from unireplknet.report.tables import unreadable
@@ -22,7 +19,11 @@ def configuration(material: Material) -> Section:
     """The recipe, what differs from it, and every setting."""
     recipe, results = material.recipe, material.results
     known = RECIPES.get(recipe.name)
-    original = known() if known else Recipe(recipe.name, input=type(recipe.input)(), augment=type(recipe.augment)())
+    original = (
+        known()
+        if known
+        else Recipe(recipe.name, input=type(recipe.input)(), augment=type(recipe.augment)(), task_name=recipe.task_name)
+    )
     ours, theirs = _settings(recipe), _settings(original)
     if original.modality != recipe.modality:
         known, theirs = None, {}
@@ -36,7 +37,7 @@ def configuration(material: Material) -> Section:
     machine = results.get("machine", {})
     facts = [
         ("Recipe", recipe.name if known else f"{recipe.name}, which is none of this version's"),
-        ("Learns", f"{recipe.task}, from {recipe.modality}"),
+        ("Learns", f"{recipe.task.name}, from {recipe.modality}"),
         ("Network", recipe.model.row or recipe.model.name),
         ("Seed", str(recipe.trainer.seed)),
         ("Versions", versions or "not written down yet"),
@@ -55,7 +56,7 @@ def configuration(material: Material) -> Section:
 
 
 def _settings(recipe: Recipe) -> dict[str, Any]:
-    return {f"{name}.{key}": value for name, part in recipe.parts().items() for key, value in asdict(part).items()}
+    return {f"{name}.{key}": value for name, part in recipe.values().items() for key, value in part.items()}
 
 
 def _plain(value: Any) -> str:
@@ -67,28 +68,26 @@ def data(material: Material) -> Section:
     seen = material.results.get("data", {})
     counts = [(name, f"{split['samples']:,}") for name, split in seen.items()]
     parts: list[Part] = [Table("Samples of each split, as training found them", ("Split", "Samples"), counts, (1,))]
-    if material.recipe.task == "forecasting":
-        parts.append(Facts([("Stations", ", ".join(material.run.names))]))
-    else:
-        parts += _classes(material)
+    parts += _names(material)
     parts += unreadable("in training", material.results.get("unreadable", []))
     return Section("data", "Data", parts)
 
 
-def _classes(material: Material) -> list[Part]:
-    names = material.run.classes
+def _names(material: Material) -> list[Part]:
+    names, outputs = material.run.names, material.recipe.task.outputs
     try:
-        splits = {name: split.labels for name, split in material.data.splits.items() if hasattr(split, "labels")}
+        counts = {
+            name: material.recipe.task.samples_of_each(split, len(names))
+            for name, split in material.data.splits.items()
+        }
     except UserError as error:
-        return [Facts([(f"{len(names)} classes", ", ".join(names))]), Text(f"The data are not at hand: {error}.")]
-    columns = [
-        labels.sum(0) if labels.ndim == 2 else np.bincount(labels, minlength=len(names)) for labels in splits.values()
-    ]
+        return [Facts([(f"{len(names)} {outputs}", ", ".join(names))]), Text(f"The data are not at hand: {error}.")]
+    columns = {name: column for name, column in counts.items() if column is not None}
     if not columns:
-        return [Facts([(f"{len(names)} classes", ", ".join(names))])]
-    rows = [(name, *(f"{int(column[i]):,}" for column in columns)) for i, name in enumerate(names)]
-    table = Table("Samples of each class", ("Class", *splits), rows, range(1, len(columns) + 1))
-    return [Details(f"{len(names)} classes", [table])]
+        return [Facts([(f"{len(names)} {outputs}", ", ".join(names))])]
+    rows = [(name, *(f"{int(column[i]):,}" for column in columns.values())) for i, name in enumerate(names)]
+    table = Table("Samples of each class", ("Class", *columns), rows, range(1, len(columns) + 1))
+    return [Details(f"{len(names)} {outputs}", [table])]
 
 
 def curves(material: Material) -> Section | None:
@@ -97,7 +96,7 @@ def curves(material: Material) -> Section | None:
     if not rows:
         return None
     file = io.BytesIO()
-    draw_curves(material.run.path / "metrics.csv", file)
+    draw_curves(material.run.path / "metrics.csv", file, material.recipe.task.scores)
     losses = [(float(row["val/loss"]), row["epoch"]) for row in rows if row.get("val/loss")]
     alt = f"Loss on training and val samples, score on val samples and learning rate, over {len(rows)} epochs."
     if losses:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from unireplknet.inspection import Subject, find_subject
-from unireplknet.training.evaluate import Scores, choose_split, evaluation_file, score_split
+from unireplknet.tasks.scoring import choose_split
 from unireplknet.training.recipe import Recipe
 from unireplknet.training.run import Run
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -23,12 +25,14 @@ class Material:
         asked: The split to score; "" for test, or val where there is none.
         path: Where the data lie now, if they have moved.
         folder: Where pictures may be drawn before they go into the page.
+        made: What several sections need, by what makes it.
     """
 
     run: Run
     asked: str
     path: str
     folder: Path
+    made: dict[Callable[[Material], Any], Any] = field(default_factory=dict)
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -61,20 +65,12 @@ class Material:
         return find_subject(str(self.run.path))
 
     @cached_property
-    def scores(self) -> Scores:
-        """What the network says of the split, where it classifies."""
-        return score_split(self.run, self.data.splits[self.split])
-
-    @cached_property
     def evaluation(self) -> dict[str, Any]:
-        """What ``evaluate`` wrote of the split; it is done anew unless it is of this checkpoint."""
-        from unireplknet.training import detect, forecast, segment
+        """The scores of the split, as ``evaluate`` writes them."""
+        return self.recipe.task.evaluation(self)
 
-        if self.recipe.task == "classification":
-            return {"split": self.split} | self.scores.summary(self.run.classes)
-        tasks: dict[str, Any] = {"forecasting": forecast, "segmentation": segment, "detection": detect}
-        kind = segment.Look.of(self.recipe).kind if self.recipe.task == "segmentation" else ""
-        file = evaluation_file(self.run, self.split, kind)
-        if not file.exists() or file.stat().st_mtime < (self.run.path / "best.ckpt").stat().st_mtime:
-            tasks[self.recipe.task].evaluate(self.run, self.split, self.path)
-        return json.loads(file.read_text(encoding="utf-8"))
+    def once(self, make: Callable[[Material], T]) -> T:
+        """What a function makes of this, made only the first time."""
+        if make not in self.made:
+            self.made[make] = make(self)
+        return self.made[make]

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from unireplknet.errors import UserError
-from unireplknet.insight.activations import draw_stages, stage_maps
 from unireplknet.inspection import look_at_fields, look_at_kernels
-from unireplknet.modalities.folder import Draw
-from unireplknet.modalities.picture import panels
 from unireplknet.nn.dilated_reparam import DilatedReparamConv
 from unireplknet.report.document import Details, Picture, Section, Table, Text
 from unireplknet.report.material import Material
-from unireplknet.training.loader import build_loader
 
 
 def field(material: Material) -> Section:
@@ -21,7 +14,7 @@ def field(material: Material) -> Section:
     areas = found.summary()["area_ratio"]
     height, width = found.scores.shape
     held = "; ".join(f"{part} of it in the central {ratio:.1%} of the area" for part, ratio in areas.items())
-    of = "images of random numbers" if material.recipe.task == "forecasting" else "val samples"
+    of = "images of random numbers" if material.subject.embeds else "val samples"
     text = (
         f"How much each of the {height} x {width} pixels contributes to the central feature of the last map, averaged"
         f" over {found.images} {of}: {held}. All pixels alike would give 20, 30, 50 and 99%."
@@ -66,22 +59,3 @@ def kernels(material: Material) -> Section | None:
     head = ("Block", "Training", "Kernel", "Dilation", "Part of the weights")
     listed = Table("Each branch's part of its block's absolute weights", head, rows, (3, 4))
     return Section("kernels", "Kernels", [picture, Details(f"All {blocks} blocks in numbers", [listed])])
-
-
-def stages(material: Material) -> Section:
-    """What each stage makes of one val sample."""
-    run, split = material.run, material.data.splits["val"]
-    dataset = build_loader(run.recipe, split).dataset
-    readable = (i for i in range(len(split)) if dataset[Draw(0, i)].map is not None)
-    index = next(readable, None)
-    if index is None:
-        raise UserError("none of the val samples can be read")
-    sample, name = dataset[Draw(0, index)].map, Path(split.name(index)).name
-    maps = stage_maps(material.subject.model, sample)
-    file = material.folder / "stages.png"
-    draw_stages(panels(material.recipe.input, sample), maps, name, file)
-    sizes = ", ".join(f"{h} x {w}" for _, h, w in (stage.shape for stage in maps))
-    what = (
-        f"{name} of the val split, the mean absolute activation of each stage ({sizes}), the channels that vary most."
-    )
-    return Section("stages", "Stages", [Picture.of(file, what, what)])

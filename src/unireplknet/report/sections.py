@@ -2,46 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from unireplknet.errors import UserError
-from unireplknet.report.boxes import box_mistakes, box_scores, boxes, boxes_in_short
-from unireplknet.report.classes import class_scores, classes_in_short, confusion, mistakes
 from unireplknet.report.course import configuration, curves, data
 from unireplknet.report.document import Section, Text
 from unireplknet.report.exports import exports
-from unireplknet.report.forecasts import forecast_scores, forecasts_in_short
-from unireplknet.report.masks import mask_scores, masks, masks_in_short
 from unireplknet.report.material import Material
-from unireplknet.report.network import field, kernels, stages
-
-Maker = Callable[[Material], Section | None]
-"""Makes a section, or None where it does not apply."""
-
-IN_SHORT: dict[str, Callable[[Material], Sequence[tuple[str, str]]]] = {
-    "classification": classes_in_short,
-    "forecasting": forecasts_in_short,
-    "segmentation": masks_in_short,
-    "detection": boxes_in_short,
-}
-"""The scores to know first, by task; a task that is not here is reported without."""
-
-SCORES: dict[str, Sequence[Maker]] = {
-    "classification": [class_scores, confusion, mistakes],
-    "forecasting": [forecast_scores],
-    "segmentation": [mask_scores, masks],
-    "detection": [box_scores, boxes, box_mistakes],
-}
-"""What is said of how well a run does, by task; a task that is not here is reported without."""
+from unireplknet.report.network import field, kernels
 
 
 def headline(material: Material) -> list[tuple[str, str]]:
     """What to know first."""
-    results, task = material.results, material.recipe.task
+    results = material.results
     rows: list[tuple[str, str]] = []
     with suppress(UserError):  # the section of the scores says why
-        rows += IN_SHORT[task](material) if task in IN_SHORT else []
+        rows += material.recipe.task.headline(material)
     if "best_epoch" in results:
         rows.append((f"best of {material.recipe.optim.epochs} epochs", str(results["best_epoch"])))
         rows.append(("parameters, in training form", f"{results['parameters']:,}"))
@@ -61,12 +37,8 @@ def _duration(seconds: float) -> str:
 
 def make_sections(material: Material) -> list[Section]:
     """All that can be said of a run. Where the user could make a section possible, it says how."""
-    task = material.recipe.task
-    makers = [configuration, data, curves, *SCORES.get(task, []), field, kernels]
-    if task == "classification":
-        makers.append(stages)
     made = []
-    for maker in [*makers, exports]:
+    for maker in (configuration, data, curves, *material.recipe.task.sections(), field, kernels, exports):
         try:
             section = maker(material)
         except UserError as error:

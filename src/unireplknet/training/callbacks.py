@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -21,21 +21,15 @@ from lightning.pytorch.callbacks import Checkpoint, TQDMProgressBar, WeightAvera
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from unireplknet.data.dataset import Batch
 from unireplknet.errors import Stopped
 from unireplknet.files import replacing, write_text
-from unireplknet.modalities.folder import Batch
+from unireplknet.tasks.base import Score
 from unireplknet.training.checkpoint import BEST, LAST
+from unireplknet.training.learner import Learner
 from unireplknet.training.optim import rate_of
-from unireplknet.training.task import Task
 
 logger = logging.getLogger(__name__)
-
-RAW = ("val/loss_raw", "val/accuracy_raw", "val/map_raw", "val/miou_raw", "val/box_ap_raw", "val/mae_raw")
-"""Scores of the weights themselves, where it is their average that is evaluated and kept."""
-
-SCORES = ("val/loss", "val/accuracy", "val/map", "val/miou", "val/box_ap", "val/mae")
-
-COLUMNS = ("epoch", "step", "lr", "train/loss", *SCORES, *RAW, "img/s", "seconds")
 
 REQUEUE = 75
 """Exit status after SIGTERM or SIGUSR1: EX_TEMPFAIL, "try again later", so that a scheduler can requeue."""
@@ -131,7 +125,7 @@ class Averaging(WeightAveraging):
     ) -> None:
         """Score the weights themselves on the batch as well."""
         assert self._average_model is not None
-        assert isinstance(pl_module, Task)
+        assert isinstance(pl_module, Learner)
         with trainer.precision_plugin.val_step_context():
             pl_module.score(batch, self._average_model.module, raw=True)
 
@@ -154,30 +148,37 @@ class Curves(pl.Callback):
 
     Args:
         folder: The run folder.
+        scores: What is computed on the val split.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, scores: Mapping[str, Score]) -> None:
         self.folder = folder
+        self.scores = scores
         self.due = 0.0
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw; the epoch's line is written by now."""
         start = time.perf_counter()
         if trainer.is_global_zero and start >= self.due:
-            refresh_curves(self.folder)
+            refresh_curves(self.folder, self.scores)
             end = time.perf_counter()
             self.due = end + 10 * (end - start)
 
 
-def refresh_curves(folder: Path) -> None:
-    """Draw metrics.csv of a run as curves.png, whole or not at all. A failure is a warning: no run ends for it."""
+def refresh_curves(folder: Path, scores: Mapping[str, Score]) -> None:
+    """Draw metrics.csv of a run as curves.png, whole or not at all. A failure is a warning: no run ends for it.
+
+    Args:
+        folder: The run folder.
+        scores: What is computed on the val split.
+    """
     if not (folder / "metrics.csv").exists():
         return
     try:
         from unireplknet.insight.curves import draw_curves
 
         with replacing(folder / "curves.png") as file:
-            draw_curves(folder / "metrics.csv", file)
+            draw_curves(folder / "metrics.csv", file, scores)
     except Exception as error:
         logger.warning("%s could not be drawn: %s", folder / "curves.png", " ".join(str(error).split()))
 
@@ -189,15 +190,19 @@ class EpochTable(pl.Callback):
 
     Args:
         path: The file.
+        scores: Names of what is computed on the val split.
         pace: Knows the speed, and has its turn before.
         averaged: Whether the weights and their average are scored separately.
         announce: Whether to log each line as well, for want of a progress bar.
     """
 
-    def __init__(self, path: Path, pace: Pace, averaged: bool, announce: bool) -> None:
+    def __init__(self, path: Path, scores: Iterable[str], pace: Pace, averaged: bool, announce: bool) -> None:
         self.path = path
         self.pace = pace
-        self.columns = [name for name in COLUMNS if averaged or name not in RAW]
+        columns = [f"val/{name}" for name in scores]
+        # "raw" are scores of the weights themselves, where it is their average that is evaluated and kept.
+        raw = [f"{name}_raw" for name in columns] if averaged else []
+        self.columns = ["epoch", "step", "lr", "train/loss", *columns, *raw, "img/s", "seconds"]
         self.announce = announce
         self.before = 0.0
         self.started = 0.0
@@ -248,7 +253,8 @@ class EpochTable(pl.Callback):
 
     def _as_csv(self, rows: list[dict[str, str]], header: bool) -> str:
         text = io.StringIO()
-        writer = csv.DictWriter(text, self.columns)
+        # Earlier versions had the scores of all tasks, most of them empty.
+        writer = csv.DictWriter(text, self.columns, extrasaction="ignore")
         if header:
             writer.writeheader()
         writer.writerows(rows)
@@ -266,14 +272,15 @@ class Keeper(Checkpoint):
 
     Args:
         folder: The run folder.
-        select: What to compare on the val split: lowest "loss", highest "accuracy", "map", "miou" or "box_ap"; "last"
-            compares nothing.
+        select: Which score on the val split to compare; "last" compares nothing.
+        higher_is_better: Whether the best epoch has the highest.
         minutes: Time between states within an epoch; 0 for every step.
     """
 
-    def __init__(self, folder: Path, select: str, minutes: float) -> None:
+    def __init__(self, folder: Path, select: str, higher_is_better: bool, minutes: float) -> None:
         self.folder = folder
         self.select = select
+        self.higher_is_better = higher_is_better
         self.minutes = minutes
         self.best = math.nan
         self.saved = time.monotonic()
@@ -312,7 +319,7 @@ class Keeper(Checkpoint):
             trainer.save_checkpoint(self.folder / BEST, weights_only=False)
             return
         score = float(trainer.callback_metrics[f"val/{self.select}"])
-        if math.isnan(self.best) or (score < self.best if self.select == "loss" else score > self.best):
+        if math.isnan(self.best) or (score > self.best if self.higher_is_better else score < self.best):
             self.best = score
             trainer.save_checkpoint(self.folder / BEST, weights_only=False)
 

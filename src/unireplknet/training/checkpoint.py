@@ -16,6 +16,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from unireplknet.errors import UserError
 from unireplknet.files import replacing
+from unireplknet.training.recipe import upgrade
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +115,8 @@ def read_checkpoint(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     if section is None:
         raise ValueError(f"{path} is not a checkpoint of unireplknet train")
     # What can be set only since a later version is not in it; config.yaml, read with defaults, answers for that.
-    if other := differences(section["settings"], {name: settings.get(name) for name in section["settings"]}):
+    there = upgrade(section["settings"])
+    if other := differences(there, {name: settings.get(name) for name in there}):
         raise ValueError(f"{path} is of a run with other settings: {other}")
     return checkpoint
 

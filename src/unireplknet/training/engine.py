@@ -62,12 +62,13 @@ def build_trainer(recipe: Recipe, path: Path, steps_per_epoch: int) -> pl.Traine
 
 
 def _callbacks(recipe: Recipe, path: Path, bar: bool) -> list[pl.Callback]:
-    pace, ema = Pace(), recipe.optim.ema
+    pace, ema, scores, select = Pace(), recipe.optim.ema, recipe.task.scores, recipe.trainer.select
+    higher = select in scores and scores[select].higher_is_better
     callbacks: list[pl.Callback] = [
         pace,
-        EpochTable(path / "metrics.csv", pace, averaged=bool(ema), announce=not bar),
-        Curves(path),
-        Keeper(path, recipe.trainer.select, recipe.trainer.save_minutes),
+        EpochTable(path / "metrics.csv", scores, pace, averaged=bool(ema), announce=not bar),
+        Curves(path, scores),
+        Keeper(path, select, higher, recipe.trainer.save_minutes),
     ]
     if ema:
         callbacks.append(Averaging(decay=ema))

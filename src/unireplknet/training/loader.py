@@ -7,10 +7,12 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
+from unireplknet.data.dataset import MapDataset
+from unireplknet.data.sampler import EpochSampler
+from unireplknet.data.shards.samples import ShardSamples
+from unireplknet.data.split import AnySplit
 from unireplknet.errors import UserError
-from unireplknet.modalities import collate_of, views_of
-from unireplknet.modalities.folder import AnySplit, EpochSampler, MapDataset
-from unireplknet.modalities.member import Members
+from unireplknet.modalities.base import collate_of, views_of
 from unireplknet.training.recipe import Recipe
 
 
@@ -38,14 +40,14 @@ def build_loader(
     evaluated = views_of(recipe.input) if views else recipe.input.to_map
     to_map = recipe.augment.bind(recipe.input) if augment else evaluated
     seed, window = recipe.trainer.seed, recipe.data.window
-    archives = split.items.archive if isinstance(split.items, Members) else None
-    if augment and window and archives is None:
+    shards = split.items.shard_index if isinstance(split.items, ShardSamples) else None
+    if augment and window and shards is None:
         raise UserError(f"data.window is {window}, which only data.source shards has a use for")
     whole = optim.batch_size if augment else 1
     return DataLoader(
         MapDataset(split, recipe.input.read, to_map, seed),
         batch_size=batch,
-        sampler=EpochSampler(len(split), augment, seed, whole, archives, window, rank, world),
+        sampler=EpochSampler(len(split), augment, seed, whole, shards, window, rank, world),
         num_workers=recipe.data.workers,
         persistent_workers=recipe.data.workers > 0,
         collate_fn=collate_of(recipe.input),

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from statistics import mean
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from unireplknet import UniRepLKNet
+from unireplknet.data.dataset import Draw
+from unireplknet.data.split import AnySplit
 from unireplknet.deploy.benchmark import peak_bytes
 from unireplknet.errors import UserError
-from unireplknet.modalities.folder import AnySplit, Draw
 from unireplknet.models.complexity import count_macs, count_params
-from unireplknet.models.detector import STRIDE, Detector
-from unireplknet.models.forecaster import Forecaster
-from unireplknet.models.segmenter import Segmenter
+from unireplknet.tasks.base import Shape, Workload
 from unireplknet.training.loader import build_loader, steps_per_epoch
 from unireplknet.training.optim import build_optimizer, lr_factor, warmup_steps
 from unireplknet.training.recipe import Recipe
@@ -35,9 +33,6 @@ SMALL = (2, 4)
 
 LOOKED = 16
 """Training samples whose sizes are looked at, where they have several."""
-
-Shape = tuple[int, int, int]
-"""Channels, height and width."""
 
 PUBLISHED_SPEEDS = {
     12: "what an independent retraining of S in float32 comes to, A800",
@@ -61,7 +56,7 @@ class Samples:
     splits: dict[str, int]
     assumed: bool = True
 
-    def divided(self, val_fraction: float) -> Samples:
+    def split(self, val_fraction: float) -> Samples:
         """With a val split set aside, where there is none."""
         if "val" in self.splits:
             return self
@@ -209,19 +204,20 @@ def make_plan(recipe: Recipe, published: Samples | None = None) -> Plan:
     Raises:
         UserError: The recipe contradicts itself or the data.
     """
+    work = recipe.task.workload(recipe)
     if recipe.data.path or published is None:
         data = recipe.data.load(recipe.input)
         samples = Samples(len(data.names), {k: len(v) for k, v in data.splits.items()}, assumed=False)
-        shapes = _map_shapes(recipe, data.splits["train"])
+        shapes = _map_shapes(recipe, data.splits["train"], work)
     else:
-        samples = published.divided(recipe.data.val_fraction)
-        shapes = [_assumed_shape(recipe)]
+        samples = published.split(recipe.data.val_fraction)
+        shapes = [work.largest]
     batch = recipe.optim.device_batch(recipe.trainer.devices * recipe.trainer.nodes)
     with torch.device("meta"):
         model = _build(recipe, samples.classes)
-    counts = {shape: count_macs(model.train(), shape, _learning(model)) for shape in set(shapes)}
+    counts = {shape: count_macs(model.train(), shape, work.forward(model)) for shape in set(shapes)}
     macs, largest = round(mean(counts[shape] for shape in shapes)), max(shapes, key=math.prod)
-    measured = _affordable(counts[largest], batch, least=2 if recipe.task == "segmentation" else 1)
+    measured = _affordable(counts[largest], batch, least=work.smallest_batch)
     groups, optimizer = _optimizer_of(model, recipe)
     weights = sum(p.nbytes for p in model.parameters())
     average = weights + sum(b.nbytes for b in model.buffers())
@@ -244,44 +240,24 @@ def make_plan(recipe: Recipe, published: Samples | None = None) -> Plan:
     )
 
 
-def _map_shapes(recipe: Recipe, split: AnySplit) -> list[Shape]:
-    """Shapes of the maps of some training batches, one where all are alike; the loader complains as it would in a run.
+def _map_shapes(recipe: Recipe, split: AnySplit, work: Workload) -> list[Shape]:
+    """Shapes of the maps of some training batches, one where all are alike.
 
-    Batches of a detector are as large as their largest sample in each direction, and a multiple of STRIDE.
+    The loader complains as it would in a run.
     """
     world = recipe.trainer.devices * recipe.trainer.nodes
     dataset = build_loader(recipe, split, augment=True, world=world).dataset
     samples = (dataset[Draw(0, index)] for index in range(len(split)))
     read = (sample for sample in samples if sample.map is not None)
-    shapes = [tuple(sample.map.shape) for sample in islice(read, LOOKED if recipe.task == "detection" else 1)]
+    shapes = [tuple(sample.map.shape) for sample in islice(read, LOOKED if work.batch_shape else 1)]
     if not shapes:
         raise UserError(
             f"none of the training samples could be read; the last: {dataset[Draw(0, len(split) - 1)].problem}"
         )
-    if recipe.task != "detection":
+    if work.batch_shape is None:
         return shapes
     size = recipe.optim.device_batch(world)
-    batches = [shapes[start : start + size] for start in range(0, len(shapes), size)]
-    return [_padded(*(max(sides) for sides in zip(*batch, strict=True))) for batch in batches]
-
-
-def _padded(channels: int, height: int, width: int) -> Shape:
-    return channels, -(-height // STRIDE) * STRIDE, -(-width // STRIDE) * STRIDE
-
-
-def _assumed_shape(recipe: Recipe) -> Shape:
-    """Shape of the maps in training, without having seen a sample: the largest, where they have several."""
-    inputs: Any = recipe.input
-    if recipe.task == "detection":
-        return _padded(inputs.channels, inputs.short, inputs.long)
-    return inputs.channels, inputs.size, inputs.size
-
-
-def _learning(model: nn.Module) -> Callable[[Tensor], Any] | None:
-    """What is computed of maps in training, where that is more than the answer."""
-    if isinstance(model, Detector):
-        return model.layers
-    return model.forward_training if isinstance(model, Segmenter) else None
+    return [work.batch_shape(shapes[start : start + size]) for start in range(0, len(shapes), size)]
 
 
 def _affordable(macs: int, batch: int, least: int) -> tuple[int, ...]:
@@ -291,10 +267,11 @@ def _affordable(macs: int, batch: int, least: int) -> tuple[int, ...]:
     return measured if 3 * macs * max(measured) <= UNAFFORDABLE else ()
 
 
-def _build(recipe: Recipe, classes: int) -> UniRepLKNet | Forecaster | Segmenter | Detector:
+def _build(recipe: Recipe, classes: int) -> Any:
     """The network, with random weights."""
     model = replace(recipe, model=replace(recipe.model, weights="")).build([str(i) for i in range(classes)])
-    model.set_grad_checkpointing(recipe.trainer.checkpoint_activations)
+    if recipe.trainer.checkpoint_activations:
+        model.set_grad_checkpointing(True)
     return model.double() if recipe.trainer.precision == "64-true" else model
 
 
@@ -317,23 +294,21 @@ def _optimizer_of(model: nn.Module, recipe: Recipe) -> tuple[tuple[Group, ...], 
 
 def _activations(recipe: Recipe, classes: int, shape: Shape, batch: int, measured: Sequence[int]) -> int:
     """Peak bytes of forward, loss and backward on the CPU, without the gradients of the weights, which come on top."""
-    from unireplknet.training.task import task_of
-
     if not measured:
         return 0
-    task = task_of(_build(recipe, classes), recipe, classes, steps_per_epoch=1).train()
-    for p in filter(_learns, task.parameters()):
+    learner = recipe.task.learner(_build(recipe, classes), recipe, classes, steps_per_epoch=1).train()
+    for p in filter(_learns, learner.parameters()):
         p.register_post_accumulate_grad_hook(_drop_gradient)
     dtype = torch.float64 if recipe.trainer.precision == "64-true" else torch.float32
     low = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(recipe.trainer.precision)
 
     def peak(count: int) -> int:
-        labels = task.blank_labels(count, shape)
+        labels = learner.blank_labels(count, shape)
 
         def step() -> None:
             maps = torch.randn(count, *shape, dtype=dtype)
             with torch.autocast("cpu", low, enabled=low is not None):
-                loss = task.objective(maps, labels)
+                loss = learner.objective(maps, labels)
             loss.backward()
 
         return peak_bytes(step)
@@ -362,18 +337,18 @@ def describe(plan: Plan, original: Recipe, tflops: float | None = None) -> list[
     """
     recipe, optim, memory = plan.recipe, plan.recipe.optim, plan.memory
     counts = ", ".join(f"{count:,} {name}" for name, count in plan.samples.splits.items())
-    names = "stations" if recipe.task == "forecasting" else "classes"
+    work = recipe.task.workload(recipe)
     source = "assumed: published sizes, --data PATH counts" if plan.samples.assumed else "counted"
     left = plan.samples.splits["train"] - plan.samples_per_epoch
     name = recipe.model.row or recipe.model.name
     rows = [
-        ("samples", f"{counts}; {plan.samples.classes:,} {names} ({source})"),
+        ("samples", f"{counts}; {plan.samples.classes:,} {recipe.task.outputs} ({source})"),
         ("batch", f"{optim.batch_size} = {_product(plan)}"),
         ("steps", f"{plan.steps:,} = {plan.steps_per_epoch:,} an epoch x {optim.epochs} epochs"),
         ("", f"{left:,} samples an epoch are left over, other ones each time" if left else ""),
         ("warm-up", f"{plan.warmup:,} steps = {optim.warmup_epochs:g} epochs"),
         ("learning rate", f"{plan.highest_lr:g} at most, {_origin(plan, original)}; {plan.last_lr:.3g} at the end"),
-        ("maps", _maps(plan)),
+        ("maps", _maps(plan, work)),
         ("network", f"{name}, {plan.parameters:,} parameters in training form"),
         ("", f"starts from {recipe.model.weights}, not read here" if recipe.model.weights else ""),
         *(("", _group(group)) for group in plan.groups),
@@ -382,29 +357,24 @@ def describe(plan: Plan, original: Recipe, tflops: float | None = None) -> list[
         ("  gradients", _size(memory.gradients)),
         ("  optimiser", _size(memory.optimizer)),
         ("  average", _size(memory.average) if memory.average else "none (optim.ema is 0)"),
-        ("  activations", _activations_of(plan)),
-        ("  together", _together(plan)),
+        ("  activations", _activations_of(plan, work)),
+        ("  together", _together(plan, work)),
         ("arithmetic", f"{plan.macs_per_epoch:.3g} MACs an epoch forward, {plan.macs / 1e9:.3g} G a sample;"),
-        ("", _boxes_counted(plan)),
+        ("", work.counted),
         ("", f"training takes {plan.factor} times as many: {_passes(plan)}"),
     ]
     lines = [f"{title:14} {text}" for title, text in rows if text]
     return [*lines, *_speeds(plan, [tflops] if tflops else list(PUBLISHED_SPEEDS), given=tflops is not None)]
 
 
-def _maps(plan: Plan) -> str:
+def _maps(plan: Plan, work: Workload) -> str:
     channels, height, width = max(plan.shapes, key=math.prod)
     size = f"{channels} x {height} x {width}"
-    if plan.recipe.task != "detection":
+    if work.batch_shape is None:
         return size
     if plan.samples.assumed:
         return f"{size}, the largest: others need less, --data PATH looks at some"
     return f"{size}, the largest of {len(plan.shapes)} batch(es), for memory; arithmetic is the mean"
-
-
-def _boxes_counted(plan: Plan) -> str:
-    two_stages = plan.recipe.task == "detection" and plan.recipe.model.detector != "retinanet"
-    return "with as many boxes an image as the heads learn from at most;" if two_stages else ""
 
 
 def _product(plan: Plan) -> str:
@@ -431,19 +401,19 @@ def _group(group: Group) -> str:
     return f"{group.count:,} in {group.tensors} tensors: weight decay {group.weight_decay:g}, {scale}"
 
 
-def _activations_of(plan: Plan) -> str:
+def _activations_of(plan: Plan, work: Workload) -> str:
     if not plan.memory.measured:
         return "not measured: a step is too much for a CPU"
-    masks = ", masks not included" if plan.recipe.model.detector == "mask_rcnn" else ""
-    return f"{_size(plan.memory.activations)}, {_how_measured(plan)}{masks}"
+    without = f", without {work.unmeasured}" if work.unmeasured else ""
+    return f"{_size(plan.memory.activations)}, {_how_measured(plan)}{without}"
 
 
-def _together(plan: Plan) -> str:
+def _together(plan: Plan, work: Workload) -> str:
     memory = plan.memory
     if not memory.measured:
         return f"{_size(memory.total)} and the activations"
-    if plan.recipe.model.detector == "mask_rcnn":
-        return f"{_size(memory.total)} and what the head for masks keeps"
+    if work.unmeasured:
+        return f"{_size(memory.total)} and {work.unmeasured}"
     return f"{_size(memory.total)} at most, beside the work space of the libraries"
 
 

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import yaml  # type: ignore[import-untyped]
 
-from unireplknet import UniRepLKNet
 from unireplknet.errors import UserError, missing_extra, nearest
 from unireplknet.files import write_text
-from unireplknet.modalities import MODALITIES, Augment, Input
-from unireplknet.models.detector import Detector
-from unireplknet.models.forecaster import Forecaster
-from unireplknet.models.segmenter import Segmenter
+from unireplknet.modalities.base import Augment, Input
+from unireplknet.registry import DEFAULT_TASK, MODALITIES, TASKS, Modality
+from unireplknet.tasks.base import Task
 from unireplknet.training.settings import Data, Model, Optim, Trainer
 
 __all__ = ["Data", "Model", "Optim", "Recipe", "Trainer"]
@@ -34,68 +34,74 @@ class Recipe:
     Attributes:
         name: Name of the recipe, and of the run folders it makes.
         model: The network.
+        head: Settings of the task alone: its ``Head``, by default with the defaults.
         data: The samples.
         input: How a sample becomes a map; its type is the modality.
         augment: How training changes samples.
         optim: How the weights are found.
         trainer: How the work is carried out.
+        task_name: Name of what is learned; empty for the input's own task.
     """
 
     name: str
     model: Model = field(default_factory=Model)
+    head: Any = field(default=None, kw_only=True)
     data: Data = field(default_factory=Data)
     input: Input = field(kw_only=True)
     augment: Augment = field(kw_only=True)
     optim: Optim = field(default_factory=Optim)
     trainer: Trainer = field(default_factory=Trainer)
+    task_name: str = field(default="", kw_only=True)
+
+    def __post_init__(self) -> None:
+        self.task_name = self.task_name or getattr(self.input, "task", DEFAULT_TASK)
+        if self.head is None:
+            self.head = self.task.Head()
+        if not self.trainer.select:
+            self.trainer = replace(self.trainer, select=next(iter(self.task.scores)))
+
+    @property
+    def task(self) -> Task[Any]:
+        """What is learned."""
+        return find_task(self.task_name)
 
     @property
     def modality(self) -> str:
         """Name of the modality, from the type of the input."""
-        return next(name for name, (kind, _) in MODALITIES.items() if kind is type(self.input))
+        known = chain(self.task.inputs.items(), MODALITIES.usable())
+        return next(name for name, modality in known if modality.input is type(self.input))
 
-    @property
-    def task(self) -> str:
-        """What is learnt: classification, unless the input is for something else."""
-        return getattr(self.input, "task", "classification")
-
-    def build(self, names: Sequence[str]) -> UniRepLKNet | Forecaster | Segmenter | Detector:
+    def build(self, names: Sequence[str]) -> Any:
         """Construct the network.
 
         Args:
-            names: Names of the outputs: classes, or the stations to forecast.
+            names: Names of the outputs, such as classes.
 
         Raises:
             UserError: The settings contradict each other or the data.
         """
-        if self.task == "classification":
-            return self.model.build(self.input.channels, names)
-        if self.task == "segmentation":
-            return self.model.build_segmenter(self.input.channels, names)
-        if self.task == "detection":
-            if (self.model.detector == "mask_rcnn") != self.input.masks:  # type: ignore[attr-defined]
-                raise UserError("input.masks is for model.detector mask_rcnn, which needs it; set both or neither")
-            return self.model.build_detector(self.input.channels, names, self.input.detector())  # type: ignore[attr-defined]
-        if self.trainer.select != "loss":
-            raise UserError(f"trainer.select is {self.trainer.select}, which forecasts have not; set it to loss")
-        backbone = self.model.build(self.input.channels, ())
-        try:
-            return Forecaster(backbone, len(names), **self.input.forecaster())  # type: ignore[attr-defined]
-        except ValueError as error:
-            raise UserError(f"input: {error}") from error
+        self.task.check(self)
+        return self.task.build(self, names)
 
     def parts(self) -> dict[str, Any]:
         """The dataclasses that flags and YAML address by name."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "name"}
+        return {f.name: getattr(self, f.name) for f in fields(self) if not f.name.endswith("name")}
+
+    def values(self) -> dict[str, dict[str, Any]]:
+        """The values of each part, without settings that have no effect on the task."""
+        unused = self.task.unused
+        return {
+            name: {f.name: getattr(part, f.name) for f in fields(part) if f"{name}.{f.name}" not in unused}
+            for name, part in self.parts().items()
+        }
 
     def settings(self) -> dict[str, Any]:
         """What decides the outcome of a run, by the names of the flags: an interrupted run goes on with these only."""
-        values = {
-            f"{name}.{key}": _plain(value) for name, part in self.parts().items() for key, value in asdict(part).items()
-        }
-        return {"name": self.name, "modality": self.modality} | {
-            name: value for name, value in values.items() if name not in WITHOUT_EFFECT
-        }
+        values = _flat(self.values())
+        return self._named() | {name: _plain(value) for name, value in values.items() if name not in WITHOUT_EFFECT}
+
+    def _named(self) -> dict[str, Any]:
+        return {"name": self.name, "modality": self.modality, "task": self.task_name}
 
     def override(self, values: dict[str, Any] | Sequence[str]) -> Recipe:
         """A recipe with some values replaced. Another batch size scales the learning rate, unless that is given too.
@@ -109,6 +115,7 @@ class Recipe:
         import jsonargparse
 
         parser = self.parser()
+        values = _renamed(values, self.task)
         try:
             parse = parser.parse_object if isinstance(values, dict) else parser.parse_args
             parsed, given = parse(values), parse(values, defaults=False)
@@ -121,11 +128,15 @@ class Recipe:
             logger.info(text, batch, self.optim.batch_size, parsed["optim.lr"], self.optim.lr)
         return Recipe(
             self.name,
-            **{name: type(part)(**parsed[name].as_dict()) for name, part in self.parts().items()},
+            task_name=self.task_name,
+            **{
+                name: replace(getattr(self, name), **{key: parsed[f"{name}.{key}"] for key in values})
+                for name, values in self.values().items()
+            },
         )
 
     def parser(self) -> Any:
-        """A jsonargparse parser with one flag a field, this recipe's values as the defaults."""
+        """A jsonargparse parser with one flag a setting, this recipe's values as the defaults."""
         try:
             import docstring_parser
             import jsonargparse
@@ -134,22 +145,21 @@ class Recipe:
         parser = jsonargparse.ArgumentParser(
             prog=f"unireplknet train {self.name}", exit_on_error=False, add_help=False, allow_abbrev=False
         )
-        for name, part in self.parts().items():
+        for name, values in self.values().items():
+            if not values:
+                continue
+            part = getattr(self, name)
             doc = docstring_parser.parse(type(part).__doc__ or "")
             help_of = {param.arg_name: param.description for param in doc.params}
             group = parser.add_argument_group(f"{name}: {(doc.short_description or '').rstrip('.')}")
             types = get_type_hints(type(part))
-            for f in fields(part):
-                group.add_argument(
-                    f"--{name}.{f.name}", type=types[f.name], default=getattr(part, f.name), help=help_of[f.name]
-                )
+            for key, value in values.items():
+                group.add_argument(f"--{name}.{key}", type=types[key], default=value, help=help_of[key])
         return parser
 
     def save(self, path: Path) -> None:
         """Write the recipe as YAML."""
-        text = {"name": self.name, "modality": self.modality} | {
-            name: _plain(asdict(part)) for name, part in self.parts().items()
-        }
+        text = self._named() | {name: _plain(values) for name, values in self.values().items() if values}
         write_text(path, yaml.safe_dump(text, sort_keys=False, default_flow_style=None))
 
     @staticmethod
@@ -160,12 +170,97 @@ class Recipe:
             UserError: The file is not a recipe.
         """
         try:
-            values = yaml.safe_load(path.read_text(encoding="utf-8"))
-            kind, augment = MODALITIES[values.pop("modality")]
-            recipe = Recipe(values.pop("name"), input=kind(), augment=augment())
+            return Recipe.of(yaml.safe_load(path.read_text(encoding="utf-8")))
         except (OSError, yaml.YAMLError, KeyError, AttributeError, TypeError) as error:
             raise UserError(f"{path} is not the config.yaml of a run: {error!r}") from error
-        return recipe.override(values)
+
+    @staticmethod
+    def of(values: Mapping[str, Any]) -> Recipe:
+        """A recipe from the values that :meth:`save` writes; one that is missing has its default.
+
+        Args:
+            values: Name, modality and task, and a dictionary for each part. Those of earlier versions are understood.
+
+        Raises:
+            UserError: A name or a value is wrong.
+        """
+        values = _nested(upgrade(_flat(values)))
+        name, task = values.pop("name"), find_task(values.pop("task"))
+        kind, augment = find_modality(values.pop("modality"), task)
+        return Recipe(name, input=kind(), augment=augment(), task_name=task.name).override(values)
+
+
+@cache
+def find_task(name: str) -> Task[Any]:
+    """The task of that name.
+
+    Raises:
+        UserError: There is none.
+    """
+    return TASKS.find(name)()
+
+
+def find_modality(name: str, task: Task[Any]) -> Modality:
+    """How the samples of a modality become maps for a task.
+
+    Raises:
+        UserError: There is no such modality.
+    """
+    return task.inputs[name] if name in task.inputs else MODALITIES.find(name)
+
+
+def upgrade(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by the names of the flags, as an earlier version may have written them, in today's form."""
+    if "task" in settings:
+        return dict(settings)
+    settings = _with_task(settings)
+    task = find_task(settings["task"])
+    former = {name for _, kind in TASKS.usable() for name in kind.former_settings}
+    dropped = (former - task.former_settings.keys()) | task.unused
+    return {task.former_settings.get(name, name): value for name, value in settings.items() if name not in dropped}
+
+
+def _with_task(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    for name, kind in sorted(TASKS.usable(), key=lambda entry: entry[0] == DEFAULT_TASK):  # which takes all others
+        found = kind().from_former(settings)
+        if found is not None:
+            return {**found, "task": name}
+    return {**settings, "task": DEFAULT_TASK}
+
+
+def _renamed(values: dict[str, Any] | Sequence[str], task: Task[Any]) -> dict[str, Any] | list[str]:
+    """Values or flags, those by today's names that have a former one."""
+    if isinstance(values, dict):
+        return _nested({task.former_settings.get(name, name): value for name, value in _flat(values).items()})
+    words = []
+    for word in values:
+        flag, equals, value = word.partition("=")
+        new = task.former_settings.get(flag.removeprefix("--"))
+        if new and flag.startswith("--"):
+            logger.warning("%s is called --%s now", flag, new)
+            word = f"--{new}{equals}{value}"
+        words.append(word)
+    return words
+
+
+def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested names and values by the names of the flags."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= {f"{name}.{key}": v for key, v in value.items()} if isinstance(value, dict) else {name: value}
+    return flat
+
+
+def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The reverse of :func:`_flat`."""
+    nested: dict[str, Any] = {}
+    for name, value in settings.items():
+        part, _, key = name.partition(".")
+        if key:
+            nested.setdefault(part, {})[key] = value
+        else:
+            nested[part] = value
+    return nested
 
 
 def _explain(message: str, names: Iterable[str]) -> str:

@@ -9,7 +9,8 @@ import platform
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,31 +18,20 @@ import torch
 
 import unireplknet
 from unireplknet._version import __version__
+from unireplknet.data.split import DataSet
 from unireplknet.errors import Stopped, UserError, missing_extra
 from unireplknet.files import DISK_FULL, UNFINISHED, write_text
-from unireplknet.modalities.boxes import Boxed
-from unireplknet.modalities.folder import Labelled
-from unireplknet.modalities.masks import Masked
-from unireplknet.modalities.windows import Windowed
 from unireplknet.training.loader import build_loader, go_on, steps_per_epoch
 from unireplknet.training.processes import is_first, started_together, telling, told_folder
 from unireplknet.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from unireplknet.training.checkpoint import State
-    from unireplknet.training.task import LossNotFinite
+    from unireplknet.training.learner import LossNotFinite
 
 logger = logging.getLogger(__name__)
 
 LOCK = ".lock"
-
-NAMES = {
-    "classification": ("classes.txt", "class names"),
-    "segmentation": ("classes.txt", "class names"),
-    "detection": ("classes.txt", "class names"),
-    "forecasting": ("stations.txt", "names of the stations"),
-}
-"""File of the names of the outputs, and what they are, by task."""
 
 PATIENCE = 20.0
 """Seconds to wait for a run folder. A process that was killed leaves it once its loader workers have noticed."""
@@ -81,7 +71,7 @@ class Run:
     def create(path: Path, recipe: Recipe, names: tuple[str, ...]) -> Run:
         """Write down what a run in the empty folder ``path`` is about to do."""
         recipe.save(path / "config.yaml")
-        file, what = NAMES[recipe.task]
+        file, what = recipe.task.names_file, recipe.task.names_are
         write_text(path / file, "".join(f"{name}\n" for name in names))
         text = EXPLANATION.format(name=path.as_posix(), version=__version__, recipe=recipe.name, names=file, what=what)
         write_text(path / "README.md", text)
@@ -98,15 +88,15 @@ class Run:
             raise UserError(f"{path} is not a run folder: {Path(path) / 'config.yaml'} is missing")
         return Run(Path(path))
 
-    @property
+    @cached_property
     def recipe(self) -> Recipe:
-        """The settings of the run."""
+        """The settings of the run, read once: change a copy (``dataclasses.replace``), never this one."""
         return Recipe.load(self.path / "config.yaml")
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """Names in the order of the outputs: classes, or stations."""
-        return tuple((self.path / NAMES[self.recipe.task][0]).read_text(encoding="utf-8").splitlines())
+        return tuple((self.path / self.recipe.task.names_file).read_text(encoding="utf-8").splitlines())
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -144,12 +134,11 @@ class Run:
             UserError: The data have other classes now.
         """
         recipe = self.recipe
-        recipe.data.path = path or recipe.data.path
-        data = recipe.data.load(recipe.input)
+        path = path or recipe.data.path
+        data = replace(recipe.data, path=path).load(recipe.input)
         if data.names != self.names:
             different = ", ".join(sorted(set(data.names) ^ set(self.names))) or "another order"
-            kind = NAMES[recipe.task][0].removesuffix(".txt")
-            raise UserError(f"the data in {recipe.data.path} have other {kind} than {self.path}: {different}")
+            raise UserError(f"the data in {path} have other {recipe.task.outputs} than {self.path}: {different}")
         for name, seen in self.results.get("data", {}).items():
             if name in data.splits and data.splits[name].fingerprint() != seen["fingerprint"]:
                 logger.warning("the %s split is not the one that %s was trained with", name, self.path)
@@ -161,9 +150,8 @@ class Run:
         Raises:
             UserError: The checkpoint is missing or unusable.
         """
-        recipe, file = self.recipe, self.path / f"{checkpoint}.ckpt"
-        recipe.model.weights = ""
-        model = recipe.build(self.names)
+        file = self.path / f"{checkpoint}.ckpt"
+        model = replace(self.recipe, model=replace(self.recipe.model, weights="")).build(self.names)
         try:
             state = torch.load(file, map_location="cpu", weights_only=True)["state_dict"]
             model.load_state_dict({k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")})
@@ -207,12 +195,13 @@ def fit(recipe: Recipe, out: Path | None = None) -> Run:
     except ImportError as error:
         raise missing_extra("lightning", "train") from error
     from unireplknet.training.engine import build_trainer, quiet
-    from unireplknet.training.task import build_task
+    from unireplknet.training.learner import build_learner
 
+    recipe.task.check(recipe)  # before the data are searched
     data = recipe.data.load(recipe.input)
     pl.seed_everything(recipe.trainer.seed, verbose=False)
     steps = steps_per_epoch(recipe, data.splits["train"])
-    task = build_task(recipe, data, steps)
+    learner = build_learner(recipe, data, steps)
 
     path = _choose_folder(recipe, out)
     with quiet(), _explaining_full_disk(path):
@@ -232,9 +221,9 @@ def fit(recipe: Recipe, out: Path | None = None) -> Run:
                 go_on(train, state.epoch, state.batch)
             with _explaining_the_end(run, data), telling(path):
                 ckpt = None if state is None else state.path
-                trainer.fit(task, train, val, ckpt_path=ckpt, weights_only=True)
+                trainer.fit(learner, train, val, ckpt_path=ckpt, weights_only=True)
             if is_first():
-                _finish(run, sorted(task.unreadable))
+                _finish(run, sorted(learner.unreadable))
     return run
 
 
@@ -256,7 +245,7 @@ def _find_state(path: Path, recipe: Recipe) -> State | None:
     return find_state(path, recipe.settings())
 
 
-def _begin(path: Path, recipe: Recipe, data: Labelled | Masked | Boxed | Windowed) -> tuple[Run, State | None]:
+def _begin(path: Path, recipe: Recipe, data: DataSet) -> tuple[Run, State | None]:
     """Start a run in a folder, or see where the unfinished one in it goes on.
 
     Raises:
@@ -275,10 +264,10 @@ def _begin(path: Path, recipe: Recipe, data: Labelled | Masked | Boxed | Windowe
         raise UserError(f"{path} is a finished run; a run is never overwritten, choose another --out")
     if other := differences(run.recipe.settings(), recipe.settings()):
         raise UserError(f"{path} is an unfinished run with other settings: {other}; choose another --out")
-    written = (path / NAMES[recipe.task][0]).exists()  # unless it was killed before
+    written = (path / recipe.task.names_file).exists()  # unless it was killed before
     if (run.results.get("data", splits), run.names if written else data.names) != (splits, data.names):
         raise UserError(f"{path} was started with other samples; choose another --out")
-    Run.create(path, recipe, data.names)
+    run = Run.create(path, recipe, data.names)
     run.note(data=splits)
     return run, _find_state(path, recipe)
 
@@ -299,10 +288,10 @@ def _finish(run: Run, unreadable: list[str]) -> None:
 
 
 @contextmanager
-def _explaining_the_end(run: Run, data: Labelled | Masked | Boxed | Windowed) -> Iterator[None]:
+def _explaining_the_end(run: Run, data: DataSet) -> Iterator[None]:
     """Draw the curves whatever happens, and turn what ends a training early into what the caller expects."""
     from unireplknet.training.callbacks import refresh_curves
-    from unireplknet.training.task import LossNotFinite
+    from unireplknet.training.learner import LossNotFinite
 
     handler = signal.getsignal(signal.SIGINT)
     try:
@@ -319,10 +308,10 @@ def _explaining_the_end(run: Run, data: Labelled | Masked | Boxed | Windowed) ->
         raise KeyboardInterrupt("stopped at once; the same command goes on from the last state saved") from error
     finally:
         if is_first():
-            refresh_curves(run.path)
+            refresh_curves(run.path, run.recipe.task.scores)
 
 
-def _save_bad_batch(run: Run, data: Labelled | Masked | Boxed | Windowed, error: LossNotFinite) -> UserError:
+def _save_bad_batch(run: Run, data: DataSet, error: LossNotFinite) -> UserError:
     file = run.path / "nonfinite.json"
     samples = [data.splits["train"].name(index) for index in error.indices]
     text = json.dumps({"loss": str(error.loss), "step": error.step, "lr": error.lr, "samples": samples}, indent=2)

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
+
+from torch import nn
 
 import unireplknet
 from unireplknet import UniRepLKNet
+from unireplknet.data.split import DataSet
 from unireplknet.errors import UserError, nearest, shorten
-from unireplknet.modalities import BUILT_IN, SOURCES, Input
-from unireplknet.modalities.boxes import Boxed
-from unireplknet.modalities.folder import Labelled
-from unireplknet.modalities.masks import Masked
-from unireplknet.modalities.windows import Windowed
-from unireplknet.models.detector import Detector
-from unireplknet.models.forecaster import Forecaster
+from unireplknet.modalities.base import Input
 from unireplknet.models.published import ABLATION_ROWS
-from unireplknet.models.segmenter import Segmenter
-from unireplknet.models.weights import load_other_weights
 from unireplknet.nn.batch_stats import synchronise_batch_norms
-
-Dense = TypeVar("Dense", Segmenter, Detector)
+from unireplknet.registry import SOURCES
 
 
 @dataclass
@@ -41,16 +35,6 @@ class Model:
         drop_path: Probability of skipping the last block of the network; earlier ones linearly less.
         drop: Dropout before the classifier.
         head_init_scale: Factor on the classifier's first weights; small where the rest is trained already.
-        decoder: What makes masks of the network's features: "upernet", or the lighter "unet".
-        decoder_width: Channels of UPerNet; of the first of U-Net's five steps, halved in each down to 16; of a
-            detector's pyramid.
-        auxiliary: Weight of the loss of a second head for masks, on the third stage; 0 for no such head.
-        detector: What finds boxes: "faster_rcnn", "mask_rcnn" (with masks, see input.masks) or "retinanet".
-        anchors: Side in pixels of the square anchor of each level of the pyramid.
-        box_head: What looks at each box: "mlp", or four convolutions with batch statistics, "conv".
-        head_width: Width of the layers between the features of a box and its class.
-        proposals: Boxes of each image that these layers look at, at most, in evaluation.
-        rois: Boxes of each image that they learn from.
     """
 
     name: str = "unireplknet_a"
@@ -64,15 +48,6 @@ class Model:
     drop_path: float = 0.0
     drop: float = 0.0
     head_init_scale: float = 1.0
-    decoder: Literal["upernet", "unet"] = "upernet"
-    decoder_width: int = 256
-    auxiliary: float = 0.0
-    detector: Literal["faster_rcnn", "mask_rcnn", "retinanet"] = "faster_rcnn"
-    anchors: tuple[int, ...] = (32, 64, 128, 256, 512)
-    box_head: Literal["mlp", "conv"] = "mlp"
-    head_width: int = 1024
-    proposals: int = 1000
-    rois: int = 512
 
     def build(self, in_chans: int, classes: Sequence[str]) -> UniRepLKNet:
         """Construct the network for maps of ``in_chans`` channels.
@@ -80,7 +55,7 @@ class Model:
         Raises:
             UserError: The settings contradict each other or the data.
         """
-        self._check_classes(classes)
+        self.check_classes(classes)
         kwargs = {
             "in_chans": in_chans,
             "num_classes": len(classes),
@@ -88,7 +63,7 @@ class Model:
             "drop_rate": self.drop,
             "stem_stride": self.stem_stride,
             "head_init_scale": self.head_init_scale,
-        } | self._shape()
+        } | self.shape()
         try:
             if self.row:
                 model = UniRepLKNet(**(self._row_kwargs() | kwargs))
@@ -102,68 +77,20 @@ class Model:
             raise UserError(f"model {self.row or self.name}: {error}") from error
         return model
 
-    def build_segmenter(self, in_chans: int, classes: Sequence[str]) -> Segmenter:
-        """Construct a network under a decoder; its name may be any that timm knows.
+    def check_classes(self, classes: Sequence[str]) -> None:
+        """See that the number of classes that was asked for is that of the data.
 
         Raises:
-            UserError: The settings contradict each other or the data, or the library of decoders is not installed.
+            UserError: It is not.
         """
-        decoder = (self.decoder, self.decoder_width, self.auxiliary > 0)
-        return self._build_under(
-            lambda **kwargs: Segmenter(self.name, in_chans, len(classes), *decoder, **kwargs), classes, "masks are made"
-        )
-
-    def build_detector(self, in_chans: int, classes: Sequence[str], sides: dict[str, int]) -> Detector:
-        """Construct a network under a detector of torchvision's; its name may be any that timm knows.
-
-        Args:
-            in_chans: Channels of the maps.
-            classes: Class names.
-            sides: ``short`` and ``long``, to which it scales maps.
-
-        Raises:
-            UserError: The settings contradict each other or the data.
-        """
-        names = ("detector", "anchors", "box_head", "head_width", "proposals", "rois")
-        settings: dict[str, Any] = {name: getattr(self, name) for name in names} | sides
-        return self._build_under(
-            lambda **kwargs: Detector(
-                self.name, in_chans, len(classes), width=self.decoder_width, **settings, **kwargs
-            ),
-            classes,
-            "boxes are found",
-        )
-
-    def _build_under(self, construct: Callable[..., Dense], classes: Sequence[str], what: str) -> Dense:
-        """A backbone of any kind under something, with the weights that it is to start from."""
-        self._check_classes(classes)
-        if self.row:
-            raise UserError(f"model.row is {self.row!r}; {what} by named variants only, see model.name")
-        kwargs: dict[str, Any] = {"drop_path_rate": self.drop_path} | self._shape()
-        if self.stem_stride != 4:
-            kwargs["stem_stride"] = self.stem_stride
-        try:
-            model = construct(**kwargs)
-            if self.weights:
-                if isinstance(model.backbone, UniRepLKNet):
-                    unireplknet.load_weights(model.backbone, self.weights)
-                else:
-                    load_other_weights(model.backbone, self.weights)
-        except UserError:
-            raise
-        except (ValueError, TypeError, RuntimeError, OSError) as error:
-            raise UserError(f"model {self.name}: {error}") from error
-        return model
-
-    def _check_classes(self, classes: Sequence[str]) -> None:
         if self.num_classes not in (0, len(classes)):
             raise UserError(
                 f"model.num_classes is {self.num_classes}, the data have {len(classes)} classes"
                 f" ({shorten(classes)}); leave it at 0 to follow the data"
             )
 
-    def _shape(self) -> dict[str, Any]:
-        """What differs from the variant."""
+    def shape(self) -> dict[str, Any]:
+        """Arguments of the network that differ from the variant's."""
         return {name: value for name in ("depths", "dims", "kernel_sizes") if (value := getattr(self, name))}
 
     def _row_kwargs(self) -> dict[str, Any]:
@@ -180,7 +107,7 @@ class Data:
 
     Args:
         source: What lies there: "folder" (one folder a class), "shards" (tar files made by `unireplknet pack` or for
-            webdataset), or another name of :data:`unireplknet.modalities.SOURCES`.
+            webdataset), or another name of :data:`unireplknet.registry.SOURCES`.
         path: Where the samples lie; --data PATH is short for it.
         test_fraction: Part of the data to test with, where the source is not divided already.
         val_fraction: Part of the training samples to choose the epoch with, where the source has no val folder.
@@ -200,19 +127,17 @@ class Data:
     workers: int = 0
     max_unreadable: int = 100
 
-    def load(self, inputs: Input) -> Labelled | Masked | Boxed | Windowed:
+    def load(self, inputs: Input) -> DataSet:
         """Find the samples and divide them into train, val and test.
 
         Raises:
             UserError: There is no such source, or it is not what the path holds.
         """
-        if self.source not in SOURCES:
-            hint = nearest(self.source, SOURCES) or f"; there are {', '.join(SOURCES)}"
-            raise UserError(f"data.source is {self.source!r}{hint}")
-        if self.source not in BUILT_IN and not self.path:
+        source = SOURCES.find(self.source, "data.source")
+        if not self.path and getattr(source, "needs_path", True):
             raise UserError(f"data.source {self.source!r} needs a path: add --data PATH")
-        data = SOURCES[self.source](Path(self.path), inputs)
-        return data.divided(self.val_fraction, self.test_fraction, self.split_seed)
+        data = source(Path(self.path), inputs)
+        return data.split(self.val_fraction, self.test_fraction, self.split_seed)
 
 
 @dataclass
@@ -242,7 +167,6 @@ class Optim:
         cutmix: Alpha of cutmix, which pastes a rectangle of one into the other; 0 for none.
         mix_switch: Part of the batches that take cutmix, where both are wanted.
         mix_prob: Part of the batches that are mixed at all.
-        regression: Loss of forecasts, relative to forecasting no change: "mse", "mae", or "huber" between them.
         ema: Decay a step of the running average of the weights that is evaluated and kept, less in the first steps; 0
             for none.
     """
@@ -268,7 +192,6 @@ class Optim:
     cutmix: float = 0.0
     mix_switch: float = 0.5
     mix_prob: float = 1.0
-    regression: Literal["mse", "mae", "huber"] = "mse"
     ema: float = 0.0
 
     def __post_init__(self) -> None:
@@ -297,9 +220,9 @@ class Trainer:
 
     Args:
         seed: Seed of the first weights, the order of samples and the augmentation.
-        select: What chooses the best epoch on the val split: lowest "loss", highest "accuracy", highest "map" (mean
-            average precision) where samples have several classes, highest "miou" of masks, or highest "box_ap" of
-            boxes; "last" takes the last one, for a val split too small to tell.
+        select: The score on the val split that chooses the best epoch, such as "loss", "accuracy", or another one that
+            the task computes; "last" takes the last epoch, for a val split too small to tell. Empty takes the task's
+            first.
         precision: The arithmetic, as Lightning calls it.
         accelerator: Where to compute; "auto" takes the best there is.
         devices: How many devices to use on each machine.
@@ -316,7 +239,7 @@ class Trainer:
     """
 
     seed: int = 0
-    select: Literal["loss", "accuracy", "map", "miou", "box_ap", "last"] = "accuracy"
+    select: str = ""
     precision: Literal["32-true", "64-true", "bf16-mixed", "16-mixed"] = "32-true"
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
     devices: int = 1
@@ -329,10 +252,16 @@ class Trainer:
     progress: bool = True
     save_minutes: float = 10.0
 
-    def prepare(self, model: UniRepLKNet | Forecaster | Segmenter | Detector) -> None:
+    def prepare(self, model: nn.Module) -> None:
         """Set a network up for the way in which it is to be trained, in place."""
         if self.sync_batchnorm:
             synchronise_batch_norms(model)
-        model.set_grad_checkpointing(self.checkpoint_activations)
+        if self.checkpoint_activations:
+            model.set_grad_checkpointing(True)  # type: ignore[operator]
         if self.compile:
             model.compile(mode=None if self.compile is True else self.compile)
+
+
+@dataclass
+class Head:
+    """What the task makes of the features: nothing to be set."""

@@ -1,0 +1,1 @@
+"""Measurements over time: tables, arrays and .ts files, on a regular grid."""

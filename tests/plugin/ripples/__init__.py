@@ -1,0 +1,1 @@
+"""A package outside of UniRepLKNet: it measures the wavelength of ripples."""
