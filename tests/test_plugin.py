@@ -37,6 +37,30 @@ def unireplknet(*commands: list[str], cwd: Path) -> subprocess.CompletedProcess[
     )
 
 
+BACKEND = """
+import copy, torch, unireplknet
+from unireplknet.ops import use_backend
+model = unireplknet.create_model("test_unireplknet").double()
+results = []
+for name in ("reference", "shifts"):
+    net, x = copy.deepcopy(model), torch.linspace(-1, 1, 2 * 3 * 64 * 64, dtype=torch.float64).reshape(2, 3, 64, 64)
+    with use_backend(name):
+        net(x).square().sum().backward()
+    results.append([p.grad for p in net.parameters()])
+from ripples import backend
+assert backend.CALLS > 0
+for a, b in zip(*results):
+    torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-10)
+"""
+
+
+def test_a_backend_of_a_package_outside_trains_the_network() -> None:
+    path = os.pathsep.join([str(PLUGIN), *filter(None, [os.environ.get("PYTHONPATH")])])
+    command = [sys.executable, "-c", BACKEND]
+    child = subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, check=False)
+    assert child.returncode == 0, child.stderr
+
+
 def write_ripples(folder: Path, count: int = 64) -> None:
     rng = np.random.default_rng(0)
     folder.mkdir()

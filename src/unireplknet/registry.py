@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from unireplknet.data.installable import Installable
     from unireplknet.data.split import DataSet
     from unireplknet.modalities.base import Augment, Input
+    from unireplknet.ops.backend import Backend
     from unireplknet.tasks.base import Task
     from unireplknet.training.plan import Samples
     from unireplknet.training.recipe import Recipe
@@ -245,6 +246,9 @@ SAMPLES: Registry[Samples] = Registry(
     },
 )
 """Published sizes of the data of recipes, by which a training can be planned without the data."""
+
+BACKENDS: Registry[Backend] = Registry("backend", "unireplknet.backends", {})
+"""Backends of the depthwise convolution from other packages; ``ops/backend.py`` lists those of this one."""
 
 INSTALLABLE: Registry[Installable] = Registry("data set", "unireplknet.datasets", {})
 """Data sets that ``unireplknet fetch`` installs; all come from other packages."""

@@ -14,6 +14,7 @@ from torch.autograd import forward_ad
 from torch.overrides import _get_current_function_mode_stack, has_torch_function_unary
 from torch.utils._device import DeviceContext
 
+from unireplknet import registry
 from unireplknet.ops import cpu, reference, triton
 
 
@@ -35,7 +36,7 @@ class Backend(Protocol):
 
 
 BACKENDS: dict[str, Backend] = {"reference": reference, "cpu": cpu, "triton": triton}
-"""The backends by name."""
+"""The backends by name; those of other packages join when they are first asked for."""
 FUSED = "fused blocks"
 """What `backend_report` calls the Triton kernels that run a whole block."""
 
@@ -65,7 +66,7 @@ def use_backend(name: str) -> Iterator[None]:
     variable UNIREPLKNET_BACKEND does the same for a whole process.
 
     Args:
-        name: "reference", "cpu" or "triton".
+        name: "reference", "cpu" or "triton", or a backend of another package (group ``unireplknet.backends``).
 
     Raises:
         ValueError: There is no such backend.
@@ -194,5 +195,9 @@ def _report_once(message: str) -> None:
 
 
 def _check_name(name: str, source: str) -> None:
-    if name not in BACKENDS:
+    if name in BACKENDS:
+        return
+    if name in registry.BACKENDS:
+        BACKENDS[name] = registry.BACKENDS[name]
+    else:
         raise ValueError(f"{source} is {name!r}, expected one of {', '.join(BACKENDS)}")
