@@ -25,6 +25,8 @@ from unireplknet.registry import TASKS
 from unireplknet.training.recipe import Recipe
 from unireplknet.training.run import Run
 
+# What README puts before the path of a file of this repository.
+REPOSITORY = "https://(github.com|raw.githubusercontent.com)/unireplknet/unireplknet/(blob/)?main/"
 ROOT = Path(__file__).parents[1]
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -171,11 +173,16 @@ def check_make(words: list[str]) -> None:
 
 
 def check_pip(words: list[str]) -> None:
-    """The extras are those of the package."""
-    known = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
-    name, _, extras = words[1].rstrip("]").partition("[")
+    """The extras are those of the package, from an index or the repository; or PyTorch comes from its own index."""
+    if words[1:3] == ["torch", "torchvision"]:
+        assert words[3:5] == ["--index-url", "https://download.pytorch.org/whl/cpu"]
+        return
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    what, _, address = words[1].partition(" @ git+")
+    assert address in ("", project["urls"]["Homepage"])
+    name, _, extras = what.rstrip("]").partition("[")
     assert (words[0], name) == ("install", "unireplknet")
-    assert set(extras.split(",")) <= set(known)
+    assert set(extras.split(",")) <= set(project["optional-dependencies"])
 
 
 @pytest.mark.parametrize(
@@ -218,10 +225,13 @@ def test_every_command_is_in_the_documentation() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_within_the_documentation_lead_somewhere(page: Path) -> None:
-    text = page.read_text(encoding="utf-8")
+    text, home = page.read_text(encoding="utf-8"), page.parent
+    if page.name == "README.md":  # shown on PyPI too, where relative links lead nowhere
+        assert not re.findall(r"\]\((?!https?:)[^)\s]+\)", text)
+        text, home = re.sub(REPOSITORY, "", text), ROOT
     for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", text):
         file, _, anchor = target.partition("#")
-        found = page.parent / file if file else page
+        found = home / file if file else page
         assert found.exists(), target
         if anchor:
             heads = re.findall(r"^#+ (.*)$", found.read_text(encoding="utf-8"), re.MULTILINE)
