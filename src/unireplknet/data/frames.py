@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from PIL import Image
 
-from unireplknet.data.io import convert
+from unireplknet.data.io import convert, open_image
 from unireplknet.data.shards.samples import ShardFile
 from unireplknet.errors import UserError, missing_extra
 
@@ -183,7 +182,7 @@ class Animation:
             UserError: It is not a picture.
         """
         try:
-            with Image.open(_source(path)) as image:
+            with open_image(_source(path)) as image:
                 return Animation(path, getattr(image, "n_frames", 1))
         except OSError as error:
             raise UserError(f"no animation: {error}") from error
@@ -195,7 +194,7 @@ class Animation:
         """As :meth:`Frames.take`."""
         found = {}
         try:
-            with Image.open(_source(self.path)) as image:
+            with open_image(_source(self.path)) as image:
                 for number in sorted(set(numbers)):
                     image.seek(number)
                     found[number] = np.asarray(convert(image, mode))

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 
-from unireplknet.data.io import MODES, convert
+from unireplknet.data.io import MODES, convert, open_image
 from unireplknet.errors import UserError
 from unireplknet.modalities.color import ColorInput
 from unireplknet.registry import Modality
@@ -55,7 +55,7 @@ class ImageInput(ColorInput):
         """Open a file, or wrap an 8-bit grey array of shape (H, W), as an image with the wanted channels."""
         if isinstance(item, np.ndarray):
             return Image.fromarray(item).convert(MODES[self.channels])
-        with Image.open(item) as image:
+        with open_image(item) as image:
             return convert(ImageOps.exif_transpose(image), MODES[self.channels])
 
     def to_map(self, image: Image.Image | Tensor) -> Tensor:

@@ -13,6 +13,7 @@ import json
 import logging
 import re
 import warnings
+import zipfile
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -218,14 +219,37 @@ def read_state(path: str | Path, use_ema: bool = True) -> tuple[State, dict[str,
                 metadata = file.metadata() or {}
             content = load_file(path)
         else:
-            # Remarks on odd pickles are left out: those are refused below.
-            with warnings.catch_warnings(action="ignore"), torch.serialization.safe_globals(_INERT):
-                content = torch.load(path, map_location="cpu", weights_only=True)
+            content = load_checked(path)
         return unwrap(content, use_ema), metadata
     except WeightsError as e:
         raise WeightsError(f"{path}: {e}") from e
-    except Exception as e:  # what is no checkpoint can fail anywhere in the unpickler
+    except SafetensorError as e:
         raise WeightsError(f"{path}: {_why_unreadable(e)}") from e
+
+
+def load_checked(path: Path) -> Any:
+    """Load what torch.save wrote, without executing anything; checksums are compared, which torch.load does not.
+
+    Args:
+        path: The file.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        WeightsError: If it is damaged, torch.save did not write it, or it would need code to be loaded.
+    """
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                damaged = archive.testzip()
+            if damaged:
+                raise WeightsError(f"damaged: the checksum of {damaged} is wrong")
+        # Remarks on odd pickles are left out: those are refused below.
+        with warnings.catch_warnings(action="ignore"), torch.serialization.safe_globals(_INERT):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except (WeightsError, FileNotFoundError):
+        raise
+    except Exception as e:  # what is no checkpoint can fail anywhere in the unpickler
+        raise WeightsError(_why_unreadable(e)) from e
 
 
 def _why_unreadable(error: Exception) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from argparse import ArgumentParser
+from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -318,3 +318,17 @@ class Task(ABC, Generic[M]):
     def sections(self) -> Sequence[Maker]:
         """What a report says of how well a run does."""
         return ()
+
+
+def at_least_one(text: str) -> int:
+    """Read a count at the command line.
+
+    Args:
+        text: A whole number.
+
+    Raises:
+        ArgumentTypeError: It is none, or below 1.
+    """
+    if not text.isdecimal() or int(text) < 1:
+        raise ArgumentTypeError(f"{text!r}; expected a whole number of at least 1")
+    return int(text)

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from unireplknet.data.dataset import Batch
-from unireplknet.errors import Stopped
+from unireplknet.errors import Stopped, UserError
 from unireplknet.files import replacing, write_text
 from unireplknet.tasks.base import Score
 from unireplknet.training.checkpoint import BEST, LAST
@@ -319,6 +319,11 @@ class Keeper(Checkpoint):
             trainer.save_checkpoint(self.folder / BEST, weights_only=False)
             return
         score = float(trainer.callback_metrics[f"val/{self.select}"])
+        if math.isnan(score):
+            raise UserError(
+                f"val/{self.select} is not a number after epoch {trainer.current_epoch + 1}: the val split has nothing"
+                " that it is defined for; choose another trainer.select"
+            )
         if math.isnan(self.best) or (score > self.best if self.higher_is_better else score < self.best):
             self.best = score
             trainer.save_checkpoint(self.folder / BEST, weights_only=False)

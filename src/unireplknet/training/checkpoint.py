@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import zipfile
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from unireplknet.errors import UserError
 from unireplknet.files import replacing
+from unireplknet.models.weights import WeightsError, load_checked
 from unireplknet.training.recipe import upgrade
 
 logger = logging.getLogger(__name__)
@@ -104,13 +104,9 @@ def read_checkpoint(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
         ValueError: It is damaged or of another run.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()  # torch.load does not compare checksums
-        if damaged:
-            raise ValueError(f"the checksum of {damaged} is wrong")
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file fails in many ways inside zipfile and pickle
-        raise ValueError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+        checkpoint = load_checked(path)
+    except (WeightsError, OSError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
     section = checkpoint.get(SECTION) if isinstance(checkpoint, dict) else None
     if section is None:
         raise ValueError(f"{path} is not a checkpoint of unireplknet train")

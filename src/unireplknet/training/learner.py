@@ -68,6 +68,7 @@ class Learner(pl.LightningModule, ABC):
         if recipe.optim.ema:  # then those are of the average
             self.raw_scores = deepcopy(scores)
         self.unreadable: set[str] = set()
+        self.scored = 0
 
     @property
     @abstractmethod
@@ -99,6 +100,29 @@ class Learner(pl.LightningModule, ABC):
     def on_train_epoch_start(self) -> None:
         """Begin a new mean; an interrupted epoch does not pass here again."""
         self.loss.reset()
+
+    def on_validation_epoch_start(self) -> None:
+        """Stop a training that could read nothing, before anything counts as its best epoch.
+
+        Raises:
+            UserError: No sample of an epoch could be read.
+        """
+        self.scored = 0
+        self._stop_without_samples("training", int(self.loss.weight > 0))
+
+    def on_validation_epoch_end(self) -> None:
+        """Stop a training whose epochs cannot be compared.
+
+        Raises:
+            UserError: No sample of the val split could be read.
+        """
+        self._stop_without_samples("val", self.scored)
+
+    def _stop_without_samples(self, split: str, count: int) -> None:
+        found = self.trainer.strategy.reduce(torch.tensor(count, device=self.device), reduce_op="sum")
+        if not found:
+            first = f"; the first: {min(self.unreadable)}" if self.unreadable else ""
+            raise UserError(f"none of the {split} samples could be read{first}")
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Make the random numbers of the step a function of (seed, epoch, batch, process)."""
@@ -153,6 +177,7 @@ class Learner(pl.LightningModule, ABC):
         size = len(batch.labels)
         scores = cast("dict[str, Metric]", self.raw_scores if raw else self.scores)
         if size:
+            self.scored += size
             outputs = network(batch.maps)
             if not all(part.isfinite().all() for part in tree_leaves(outputs)):
                 raise UserError(

@@ -54,6 +54,8 @@ class Recipe:
     task_name: str = field(default="", kw_only=True)
 
     def __post_init__(self) -> None:
+        if not self.name or set(self.name) & set('/\\:*?"<>|\n\r\t\0') or self.name.strip(". ") != self.name:
+            raise UserError(f"name is {self.name!r}; expected a plain name, for run folders are named after it")
         self.task_name = self.task_name or getattr(self.input, "task", DEFAULT_TASK)
         if self.head is None:
             self.head = self.task.Head()

@@ -21,6 +21,7 @@ from unireplknet._version import __version__
 from unireplknet.data.split import DataSet
 from unireplknet.errors import Stopped, UserError, missing_extra
 from unireplknet.files import DISK_FULL, UNFINISHED, write_text
+from unireplknet.models.weights import load_checked
 from unireplknet.training.loader import build_loader, go_on, steps_per_epoch
 from unireplknet.training.processes import is_first, started_together, telling, told_folder
 from unireplknet.training.recipe import Recipe
@@ -69,7 +70,13 @@ class Run:
 
     @staticmethod
     def create(path: Path, recipe: Recipe, names: tuple[str, ...]) -> Run:
-        """Write down what a run in the empty folder ``path`` is about to do."""
+        """Write down what a run in the empty folder ``path`` is about to do.
+
+        Raises:
+            UserError: A name holds a line break.
+        """
+        if broken := [name for name in names if "\n" in name or "\r" in name]:
+            raise UserError(f"{broken[0]!r} holds a line break; give it another name")
         recipe.save(path / "config.yaml")
         file, what = recipe.task.names_file, recipe.task.names_are
         write_text(path / file, "".join(f"{name}\n" for name in names))
@@ -96,7 +103,9 @@ class Run:
     @cached_property
     def names(self) -> tuple[str, ...]:
         """Names in the order of the outputs: classes, or stations."""
-        return tuple((self.path / self.recipe.task.names_file).read_text(encoding="utf-8").splitlines())
+        # Not splitlines: a name may hold what Unicode counts as the end of a line.
+        with (self.path / self.recipe.task.names_file).open(encoding="utf-8", newline="") as file:
+            return tuple(file.read().removesuffix("\n").split("\n"))
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -153,7 +162,7 @@ class Run:
         file = self.path / f"{checkpoint}.ckpt"
         model = replace(self.recipe, model=replace(self.recipe.model, weights="")).build(self.names)
         try:
-            state = torch.load(file, map_location="cpu", weights_only=True)["state_dict"]
+            state = load_checked(file)["state_dict"]
             model.load_state_dict({k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")})
         except FileNotFoundError as error:
             raise UserError(f"{file} is missing: did the run reach the end of its first epoch?") from error
@@ -276,7 +285,7 @@ def _finish(run: Run, unreadable: list[str]) -> None:
     """Write down the outcome. A run that was interrupted here comes here again."""
     model = run.load_model()
     unireplknet.save_weights(model, run.path / "model.safetensors")
-    best = torch.load(run.path / "best.ckpt", map_location="cpu", weights_only=True)
+    best = load_checked(run.path / "best.ckpt")
     run.note(
         best_epoch=best["epoch"] + 1,
         seconds=round(sum(float(row["seconds"]) for row in run.rows()), 1),

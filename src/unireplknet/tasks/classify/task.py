@@ -13,7 +13,7 @@ from torch import nn
 
 from unireplknet.data.split import Split
 from unireplknet.registry import MODALITIES
-from unireplknet.tasks.base import LOSS, Evaluation, Maker, Measured, Options, Score, Task
+from unireplknet.tasks.base import LOSS, Evaluation, Maker, Measured, Options, Score, Task, at_least_one
 
 if TYPE_CHECKING:
     from unireplknet.data.split import AnySplit, DataSet
@@ -63,7 +63,7 @@ class Classification(Task[nn.Module]):
     def add_options(self, parser: ArgumentParser, command: str) -> None:
         """How many classes to name, and where to draw."""
         if command == "predict":
-            parser.add_argument("--top", type=int, default=5, help="how many classes to name (default: 5)")
+            parser.add_argument("--top", type=at_least_one, default=5, help="how many classes to name (default: 5)")
             parser.add_argument("--pictures", metavar="DIR", type=Path, help="draw what the network saw of each file")
 
     def evaluate(self, run: Run, split: str = "", data: str = "", options: Options | None = None) -> Evaluation:

@@ -17,7 +17,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from unireplknet.data.dataset import Batch, Sample, collate_apart
-from unireplknet.data.io import convert
+from unireplknet.data.io import convert, open_image
 from unireplknet.errors import UserError, missing_extra
 from unireplknet.modalities.color import ColorInput
 from unireplknet.tasks.dense.inputs import Distort, plain
@@ -73,7 +73,7 @@ class DetectInput(ColorInput):
             UserError: The image is of another size than the boxes are for, a box lies beyond it, or a mask is none.
         """
         item = Objects(item) if isinstance(item, Path) else item
-        with Image.open(item.image) as file:
+        with open_image(item.image) as file:
             image = tv_tensors.Image(convert(_as_said(file, item), "RGB"))
         height, width = image.shape[-2:]
         corners = torch.tensor([box.corners for box in item.boxes], dtype=torch.float32).reshape(-1, 4)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from unireplknet.data.files import find_files
+from unireplknet.data.io import open_image
 from unireplknet.data.split import SPLITS
 from unireplknet.errors import UserError
 from unireplknet.registry import Source
@@ -128,7 +128,7 @@ def read_numbers(path: Path) -> np.ndarray:
     Raises:
         UserError: It is no mask.
     """
-    with Image.open(path) as file:
+    with open_image(path) as file:
         if len(file.getbands()) > 1:
             raise UserError(f"the mask {path} is in colour ({file.mode}); expected a number a pixel, grey or palette")
         return np.asarray(file).astype(np.int64)

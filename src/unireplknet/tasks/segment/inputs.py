@@ -14,7 +14,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from unireplknet.data.io import convert
+from unireplknet.data.io import convert, open_image
 from unireplknet.errors import UserError
 from unireplknet.modalities.color import ColorInput
 from unireplknet.tasks.dense.inputs import Distort, plain
@@ -73,7 +73,7 @@ class SegmentInput(ColorInput):
         """
         item = Pair(item) if isinstance(item, Path) else item
         labels = None if item.mask is None else self.read_labels(item.mask, item.classes)
-        with Image.open(item.image) as file:
+        with open_image(item.image) as file:
             image = tv_tensors.Image(convert(_as_masked(file, labels), "RGB"))
         height, width = image.shape[-2:]
         if labels is None:

@@ -13,7 +13,7 @@ from torch import nn
 
 from unireplknet.errors import UserError
 from unireplknet.registry import Modality
-from unireplknet.tasks.base import LOSS, Evaluation, Maker, Measured, Options, Score, Task, Workload
+from unireplknet.tasks.base import LOSS, Evaluation, Maker, Measured, Options, Score, Task, Workload, at_least_one
 from unireplknet.tasks.dense.build import UNUSED, build_dense
 from unireplknet.tasks.segment.inputs import SegmentAugment, SegmentInput
 
@@ -101,7 +101,7 @@ class Segmentation(Task["Segmenter"]):
             parser.add_argument("--multi-scale", action="store_true", help="average over scales and mirror images")
             parser.add_argument("--sliding", action="store_true", default=None, help="look at windows, not the whole")
         else:
-            parser.add_argument("--top", type=int, default=5, help="how many classes to name (default: 5)")
+            parser.add_argument("--top", type=at_least_one, default=5, help="how many classes to name (default: 5)")
             parser.add_argument(
                 "--pictures", metavar="DIR", type=Path, help="where masks go (default: predictions in the run folder)"
             )
