@@ -236,3 +236,12 @@ def test_help_of_a_recipe_has_what_matters(
 def test_settings_of_another_task_are_no_flags(capsys: pytest.CaptureFixture[str]) -> None:
     assert "unknown flag --head.anchors" in complaint(["train", "digits", "--head.anchors", "[8]"], capsys)
     assert "unknown flag --optim.mixup" in complaint(["train", "boxes", "--data", "x", "--optim.mixup", "0.2"], capsys)
+
+
+def test_names_from_outside_reach_the_terminal_escaped(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    name = "a\x1b]0;title\x07\n\u202eb.png"
+    assert main(["predict", str(tmp_path / name), name]) == 2
+    shown = capfd.readouterr().err
+    assert shown.count("\n") == 1
+    assert not set(shown) & {"\x1b", "\x07", "\u202e"}
+    assert "\\x1b]0;title\\x07\\n\\u202eb.png" in shown

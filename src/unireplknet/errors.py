@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
 
 
@@ -36,6 +37,23 @@ def nearest(word: str, candidates: Iterable[str]) -> str:
     """A hint at the candidate that is most like ``word``, or nothing."""
     match = difflib.get_close_matches(word, list(candidates), n=1, cutoff=0.5)
     return f"; did you mean {match[0]}?" if match else ""
+
+
+def visible(text: str, keep: str = "") -> str:
+    """Escape what a terminal would act on or cannot show: control characters, and names that are not UTF-8.
+
+    Args:
+        text: Text with names from outside in it.
+        keep: Control characters that stay.
+
+    Returns:
+        Text of one line, unless ``keep`` has line breaks.
+    """
+    if text.isprintable():
+        return text
+    # Wide spaces and the joiner within emoji do no harm.
+    harmless = {c for c in text if c in keep or c == "\u200d" or unicodedata.category(c) == "Zs"}
+    return "".join(c if c.isprintable() or c in harmless else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 class Stopped(Exception):

@@ -979,3 +979,14 @@ def test_from_pretrained_refuses_a_folder_without_weights(tmp_path: Path) -> Non
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match=r"model\.safetensors"):
         UniRepLKNet.from_pretrained(tmp_path)
+
+
+def test_a_file_of_weights_has_the_users_rights_and_the_same_bytes_each_time(tmp_path: Path) -> None:
+    model = small()
+    (tmp_path / "note").write_text("x")
+    contents = set()
+    for i in range(8):  # the library orders metadata at random
+        save_weights(model, tmp_path / f"{i}.safetensors")
+        contents.add((tmp_path / f"{i}.safetensors").read_bytes())
+    assert len(contents) == 1
+    assert (tmp_path / "0.safetensors").stat().st_mode == (tmp_path / "note").stat().st_mode

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from unireplknet._version import __version__
 from unireplknet.cli.about import demo, doctor, info
-from unireplknet.cli.console import first_line, say
+from unireplknet.cli.console import VisibleFormatter, first_line, say
 from unireplknet.cli.data import fetch, pack
 from unireplknet.cli.looking import inspect
 from unireplknet.cli.reporting import report
@@ -16,7 +16,7 @@ from unireplknet.cli.scoring import evaluate, predict
 from unireplknet.cli.shipping import export
 from unireplknet.cli.timing import bench
 from unireplknet.cli.training import train
-from unireplknet.errors import Stopped, UserError
+from unireplknet.errors import Stopped, UserError, visible
 
 USAGE = """usage: unireplknet COMMAND ...   (unireplknet COMMAND --help says more)
 
@@ -37,7 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         the same command continues, 130 for Ctrl-C.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(VisibleFormatter("%(message)s"))
+    logging.basicConfig(handlers=[handler])
     logging.getLogger("unireplknet").setLevel(logging.INFO)
     try:
         if not words or words[0] in ("-h", "--help", "help"):
@@ -53,10 +55,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UserError(f"no command {words[0]!r}{nearest(words[0], COMMANDS)} (unireplknet --help lists them)")
         COMMANDS[words[0]](words[1:])
     except UserError as error:
-        sys.stderr.write(f"unireplknet: error: {error}\n")
+        sys.stderr.write(f"unireplknet: error: {visible(str(error))}\n")
         return 2
     except Stopped as error:
-        sys.stderr.write(f"unireplknet: {error}\n")
+        sys.stderr.write(f"unireplknet: {visible(str(error))}\n")
         return error.status
     except KeyboardInterrupt as error:
         sys.stderr.write(f"unireplknet: {error or 'stopped'}\n")

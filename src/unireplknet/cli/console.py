@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from unireplknet.errors import UserError
+from unireplknet.errors import UserError, visible
 
 
 class Parser(argparse.ArgumentParser):
@@ -35,8 +36,16 @@ class ViewParser(Parser):
 
 def say(line: str = "") -> None:
     """Write a line of a command's result to standard output."""
-    sys.stdout.write(line + "\n")
+    sys.stdout.write(visible(line, keep="\n\t") + "\n")
     sys.stdout.flush()
+
+
+class VisibleFormatter(logging.Formatter):
+    """Shows messages without what a terminal would act on."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Format a record as text."""
+        return visible(super().format(record), keep="\n\t")
 
 
 def first_line(command: Callable[..., Any]) -> str:

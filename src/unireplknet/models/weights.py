@@ -24,7 +24,7 @@ import torch
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from timm.models import adapt_input_conv, clean_state_dict
 from timm.models._features import FeatureGetterNet
 from torch import Tensor, nn
@@ -596,7 +596,19 @@ def save_weights(model: "UniRepLKNet", path: str | Path) -> None:
     """
     branches = {name: module.pairs for name, module in model.named_modules() if isinstance(module, DilatedReparamConv)}
     state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
-    save_file(state, path, metadata={"format": "pt", _BRANCHES: json.dumps(branches)})
+    content = save(state, metadata={"format": "pt", _BRANCHES: json.dumps(branches)})
+    # As any file that is written, with the rights that the user's mask leaves; the same network gives the same bytes.
+    Path(path).write_bytes(_in_order(content))
+
+
+def _in_order(content: bytes) -> bytes:
+    """A safetensors file whose metadata, which the library writes in any order, are sorted."""
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[start:]
 
 
 def checkpoint_filter_fn(checkpoint: Mapping[str, Any], model: "UniRepLKNet") -> State:
