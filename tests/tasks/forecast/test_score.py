@@ -1,5 +1,6 @@
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -173,9 +174,15 @@ def test_series_are_classified_like_anything_else(tmp_path: Path) -> None:
             wave = np.sin(frequency * np.linspace(0, 6.28, 50) + rng.uniform(0, 6)) + rng.normal(0, 0.1, 50)
             pd.DataFrame({"height": wave}).to_csv(tmp_path / "data" / name / f"{i}.csv", index=False)
     recipe = forecast_recipe(tmp_path / "data", epochs=12)
-    recipe.data.source, recipe.task_name = "folder", "classification"
-    recipe.input, recipe.augment = SeriesInput(past=64), SeriesAugment(noise=0.1, scale=0.1)
-    recipe.optim.batch_size = 8
+    recipe = replace(
+        recipe,
+        task_name="classification",
+        data=replace(recipe.data, source="folder"),
+        input=SeriesInput(past=64),
+        augment=SeriesAugment(noise=0.1, scale=0.1),
+        optim=replace(recipe.optim, batch_size=8),
+        head=None,  # that of the task
+    )
     torch.manual_seed(0)
     run = fit(recipe, tmp_path / "run")
     assert run.classes == ("fast", "slow")
