@@ -16,7 +16,7 @@ from unireplknet.cli.scoring import evaluate, predict
 from unireplknet.cli.shipping import export
 from unireplknet.cli.timing import bench
 from unireplknet.cli.training import train
-from unireplknet.errors import Stopped, UserError, visible
+from unireplknet.errors import EXTRAS, Stopped, UserError, missing_extra, visible
 
 USAGE = """usage: unireplknet COMMAND ...   (unireplknet COMMAND --help says more)
 
@@ -56,6 +56,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         COMMANDS[words[0]](words[1:])
     except UserError as error:
         sys.stderr.write(f"unireplknet: error: {visible(str(error))}\n")
+        return 2
+    except ModuleNotFoundError as error:
+        module = (error.name or "").partition(".")[0]
+        if module not in EXTRAS:
+            raise
+        sys.stderr.write(f"unireplknet: error: {missing_extra(module, EXTRAS[module])}\n")
         return 2
     except Stopped as error:
         sys.stderr.write(f"unireplknet: {visible(str(error))}\n")
