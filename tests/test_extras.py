@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from unireplknet.errors import EXTRAS
+from unireplknet.extras import EXTRAS
 
 MAIN = """
 import contextlib, io, json, sys, traceback

@@ -29,7 +29,7 @@ KNOW_TASKS = ("tasks", "recipes", "registry.py")
 
 EXCEPTIONS = {
     "demo.py": "shows classification, and will leave the package",
-    "doctor.py": "names extras, some of which are called as a modality",
+    "extras.py": "names extras, some of which are called as a modality",
 }
 
 

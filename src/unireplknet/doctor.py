@@ -10,30 +10,7 @@ import shutil
 import torch
 
 from unireplknet._version import __version__
-
-PACKAGES = {
-    "torch": "",
-    "torchvision": "",
-    "timm": "",
-    "numpy": "",
-    "lightning": "train",
-    "jsonargparse": "train",
-    "torchmetrics": "train",
-    "scikit-learn": "train",
-    "pillow": "train",
-    "tensorboard": "train",
-    "matplotlib": "plots",
-    "soundfile": "audio",
-    "segmentation_models_pytorch": "segment",
-    "faster_coco_eval": "detect",
-    "av": "video",
-    "trimesh": "points",
-    "pandas": "series",
-    "onnx": "export",
-    "onnxruntime": "export",
-    "openvino": "export",
-    "psutil": "bench",
-}
+from unireplknet.extras import PACKAGES
 
 
 def examine() -> dict[str, list[str]]:

@@ -14,33 +14,6 @@ class UserError(ValueError):
     """
 
 
-EXTRAS = {
-    "av": "video",
-    "braceexpand": "train",
-    "captum": "inspect",
-    "charset_normalizer": "points",
-    "faster_coco_eval": "detect",
-    "h5py": "points",
-    "jsonargparse": "train",
-    "lightning": "train",
-    "matplotlib": "plots",
-    "onnx": "export",
-    "onnxruntime": "export",
-    "onnxscript": "export",
-    "openvino": "export",
-    "pandas": "series",
-    "psutil": "bench",
-    "scipy": "audio",
-    "segmentation_models_pytorch": "segment",
-    "sklearn": "train",
-    "soundfile": "audio",
-    "tensorboard": "train",
-    "torchmetrics": "train",
-    "trimesh": "points",
-}
-"""The extra that brings a module, by its name. Modules that PyTorch, torchvision and timm need are always there."""
-
-
 def missing_extra(module: str, extra: str) -> UserError:
     """The error for an optional dependency that is not installed.
 

@@ -16,7 +16,8 @@ from unireplknet.cli.scoring import evaluate, predict
 from unireplknet.cli.shipping import export
 from unireplknet.cli.timing import bench
 from unireplknet.cli.training import train
-from unireplknet.errors import EXTRAS, Stopped, UserError, missing_extra, visible
+from unireplknet.errors import Stopped, UserError, missing_extra, visible
+from unireplknet.extras import EXTRAS
 
 USAGE = """usage: unireplknet COMMAND ...   (unireplknet COMMAND --help says more)
 

@@ -1,0 +1,52 @@
+"""Which extra of this package brings what."""
+
+EXTRAS = {
+    "av": "video",
+    "braceexpand": "train",
+    "captum": "inspect",
+    "charset_normalizer": "points",
+    "faster_coco_eval": "detect",
+    "h5py": "points",
+    "jsonargparse": "train",
+    "lightning": "train",
+    "matplotlib": "plots",
+    "onnx": "export",
+    "onnxruntime": "export",
+    "onnxscript": "export",
+    "openvino": "export",
+    "pandas": "series",
+    "psutil": "bench",
+    "scipy": "audio",
+    "segmentation_models_pytorch": "segment",
+    "sklearn": "train",
+    "soundfile": "audio",
+    "tensorboard": "train",
+    "torchmetrics": "train",
+    "trimesh": "points",
+}
+"""The extra that brings a module, by its name. Modules that PyTorch, torchvision and timm need are always there."""
+
+PACKAGES = {
+    "torch": "",
+    "torchvision": "",
+    "timm": "",
+    "numpy": "",
+    "lightning": "train",
+    "jsonargparse": "train",
+    "torchmetrics": "train",
+    "scikit-learn": "train",
+    "pillow": "train",
+    "tensorboard": "train",
+    "matplotlib": "plots",
+    "soundfile": "audio",
+    "segmentation_models_pytorch": "segment",
+    "faster_coco_eval": "detect",
+    "av": "video",
+    "trimesh": "points",
+    "pandas": "series",
+    "onnx": "export",
+    "onnxruntime": "export",
+    "openvino": "export",
+    "psutil": "bench",
+}
+"""The extra that brings a package, by the name under which it is installed; those of no extra always come along."""
