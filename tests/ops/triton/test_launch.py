@@ -143,3 +143,29 @@ def test_old_programs_go_when_there_are_too_many(monkeypatch: pytest.MonkeyPatch
     for size in (16, 32, 48):
         run([Kernel()], torch.zeros(size))
     assert len(launch._programs) == 1
+
+
+def test_weights_of_another_shape_ask_triton_again() -> None:
+    kernel, x = Kernel(), torch.zeros(64)
+    for width in (16, 32):
+        run([kernel], x, torch.zeros(width))
+    assert len(kernel.found) == 2
+    assert not kernel.replayed
+
+
+def test_what_cannot_be_launched_again_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Triton's interpreter returns None."""
+    kernel, x = Kernel(), torch.zeros(64)
+    monkeypatch.setattr(Kernel, "__getitem__", lambda self, grid: lambda *_, num_warps: self.found.append(grid))
+    for _ in range(2):
+        run([kernel], x)
+    assert len(kernel.found) == 2
+
+
+def test_records_may_be_nested() -> None:
+    kernel, x = Kernel(), torch.zeros(64)
+    with launch.recorded() as outer:
+        with launch.recorded() as inner:
+            pass
+        launch.launch(kernel, (1,), x)
+    assert (len(outer), len(inner), launch._records) == (1, 0, [])

@@ -55,7 +55,8 @@ def recorded() -> Iterator[list[Launch]]:
     try:
         yield record
     finally:
-        _records.remove(record)
+        # By identity: two records may be equal, and launches compare their tensors.
+        del _records[next(i for i, other in enumerate(_records) if other is record)]
 
 
 class LaunchRecorder(TorchDispatchMode):
@@ -125,7 +126,9 @@ class Running:
         _current.running = self._outer
         if self._device is not None:
             self._device.__exit__(kind, error, trace)
-        if kind is None and self._form is not None and self._known is None:
+        # The interpreter compiles nothing that could be launched again.
+        done = kind is None and None not in self._compiled
+        if done and self._form is not None and self._known is None:
             if len(_programs) >= _MOST_PROGRAMS:
                 _programs.clear()
             _programs[self._form] = self._compiled
@@ -147,8 +150,8 @@ def _runs_on_card(x: Tensor) -> bool:
 
 
 def _form(*arguments: Any) -> Hashable:
-    """What Triton compiles anew for: dtypes and alignment of tensors, and everything else as it is."""
-    return tuple([(a.dtype, a.data_ptr() & 15) if isinstance(a, Tensor) else a for a in arguments])
+    """What decides launches: dtypes, shapes and alignment of tensors, and everything else as it is."""
+    return tuple([(a.dtype, a.shape, a.data_ptr() & 15) if isinstance(a, Tensor) else a for a in arguments])
 
 
 def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, num_warps: int = 4) -> None:
